@@ -1,0 +1,62 @@
+# Each target does its whole set-up; on a fresh Debian or Ubuntu with Python 3.11 or later nothing else is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# What the tests need beside Python packages: tshark is the oracle that the decoder is compared with.
+DEBIAN := tshark tcpdump
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: demo test lint types bench lab docs clean
+
+demo: $(VENV)/.installed
+	$(BIN)/spamsensor replay pcaps/flood-camera.pcap --devices build/demo-devices.csv --no-progress
+	@echo
+	@echo "The devices that it saw (build/demo-devices.csv):"
+	@$(BIN)/python -c "import pandas, sys; t = pandas.read_csv('build/demo-devices.csv'); print(t[['device', 'hostname', 'ips', 'role', 'smtp25_connections', 'mx_queries', 'evidence']].to_string(index=False, na_rep='-'))"
+
+test: $(VENV)/.tests tools lint types
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m kernel -q $(PYTEST_ARGS)
+	SENSOR_BOUNDSCHECK=0 $(BIN)/python -m pytest -n 2 --dist worksteal -m invariant -q $(PYTEST_ARGS)
+
+lint: $(VENV)/.tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.tests
+	$(BIN)/mypy
+
+.PHONY: tools
+tools:
+	@missing=""; for tool in $(DEBIAN); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ -n "$$missing" ]; then \
+	  echo "installing$$missing"; \
+	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+
+bench: $(VENV)/.installed
+	$(BIN)/pip install -q -e '.[bench]'
+	$(BIN)/python bench/run.py $(BENCH)
+
+lab: $(VENV)/.installed
+	$(SUDO) $(BIN)/python pcaps/lab.py --out pcaps
+
+docs: $(VENV)/.tests
+	$(BIN)/python docs/generate.py
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { \
+	  rm -rf $(VENV); $(SUDO) apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq python3-venv && $(PYTHON) -m venv $(VENV); }
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[demo]'
+	@mkdir -p build && touch $@
+
+$(VENV)/.tests: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,365 @@
+"""The scenarios: which devices there are, what each of them does and when, and who is guilty of what.
+
+Only data and the small functions that make it; ``lab.py`` brings it to life.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from dataclasses import dataclass, replace
+from itertools import cycle
+from pathlib import Path
+
+from internet import (
+    DEAD_MX,
+    DOMAINS,
+    LOGIN,
+    OPERATORS,
+    PASSWORD,
+    PROXY_CONTROLLER,
+    STOLEN_LOGIN,
+    STOLEN_PASSWORD,
+    Operator,
+)
+from services import Listener, MailServer, submission
+
+HERE = Path(__file__).resolve().parent
+LAN, GATEWAY, GATEWAY_MAC = "192.168.50.", "192.168.50.1", "4c:5e:0c:7a:01:01"
+OFFICE_DOMAIN, OFFICE_MX = "office.example", "mail.office.example"
+ISP = OPERATORS[-1]
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device of the LAN. The MAC has a real vendor's prefix, the address comes by DHCP."""
+
+    name: str
+    mac: str
+    address: str
+    server: MailServer | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """At ``at`` seconds the machine ``on`` (a device, an operator, or outside host) starts a command."""
+
+    at: float
+    on: str
+    argv: tuple[str, ...]
+    stdin: str | None = None
+    may_fail: bool = False  # the command's failure is part of the story
+
+
+@dataclass(frozen=True)
+class Guilt:
+    """What an infected device does; its first frame passes ``first_sign``, from second ``since`` on."""
+
+    device: Device
+    family: str
+    cause: str
+    what: str
+    since: float
+    first_sign: str
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One capture."""
+
+    name: str
+    seconds: float
+    devices: tuple[Device, ...]
+    steps: tuple[Step, ...]
+    guilt: Guilt | None = None
+    blocks_port_25: bool = False
+
+    @property
+    def block_listed(self) -> tuple[str, ...]:
+        return (self.guilt.device.address,) if self.guilt else ()
+
+
+OFFICE_SERVER = MailServer(
+    hostname=OFFICE_MX,
+    domains=(OFFICE_DOMAIN,),
+    listeners=(Listener(25), submission(tls="encrypt")),
+    settings={"mynetworks": f"127.0.0.0/8 {LAN}0/24"},
+    accounts={f"{LOGIN}@{OFFICE_DOMAIN}": PASSWORD},
+)
+#: Whoever asks may send mail through it to anybody.
+OPEN_RELAY = MailServer(
+    hostname="nas.home.example",
+    domains=("nas.home.example",),
+    listeners=(Listener(25),),
+    settings={"mynetworks": "0.0.0.0/0"},
+)
+
+MAIL = Device("mail", "00:25:90:4a:10:0a", f"{LAN}10", OFFICE_SERVER)
+CAMERA = Device("front-door-camera", "44:19:b6:5d:20:15", f"{LAN}21")
+PRINTER = Device("hp-laserjet", "3c:d9:2b:81:33:16", f"{LAN}22")
+TV = Device("living-room-tv", "8c:79:f5:0e:44:17", f"{LAN}23")
+PC = Device("office-pc", "f8:b1:56:c2:55:18", f"{LAN}24")
+NAS = Device("nas", "00:11:32:6f:66:19", f"{LAN}25")
+RELAY_NAS = Device("nas", NAS.mac, NAS.address, OPEN_RELAY)
+DVR = Device("garage-dvr", "3c:ef:8c:97:77:1a", f"{LAN}26")
+
+
+def message(sender: str, recipient: str, subject: str, lines: int = 3) -> str:
+    body = "This is a harmless line of a lab message.\n" * lines
+    return f"From: <{sender}>\nTo: <{recipient}>\nSubject: {subject}\n\n{body}"
+
+
+STARTTLS = ("--tls=on", "--tls-starttls=on", "--tls-certcheck=off", "--auth=plain")
+CLEAR = ("--tls=off", "--auth=login")
+
+
+def submit(
+    at: float,
+    device: Device,
+    *tls: str,
+    host: str,
+    port: int,
+    login: str,
+    password: str,
+    to: str,
+    subject: str,
+) -> Step:
+    """A mail handed to a submission server by msmtp, with a login that is the sender's address as well."""
+    user = (f"--user={login}", f"--passwordeval=echo {password}", f"--from={login}")
+    argv = ("msmtp", f"--host={host}", f"--port={port}", f"--domain={device.name}", *user, *tls, to)
+    return Step(at, device.name, argv, message(login, to, subject))
+
+
+def notify(at: float, device: Device, *, port: int = 587) -> Step:
+    """A camera's alarm mail: one smarthost, a login in clear, as cheap firmware does."""
+    return submit(
+        at,
+        device,
+        *CLEAR,
+        host=ISP.submission_host,
+        port=port,
+        login=f"{LOGIN}@{ISP.domains[0]}",
+        password=PASSWORD,
+        to=f"ben@{ISP.domains[0]}",
+        subject="Motion detected",
+    )
+
+
+def write_mail(at: float, recipient: str, *, through_office: bool = True) -> Step:
+    """The PC's mail program: submission with STARTTLS and a login."""
+    host, domain = (OFFICE_MX, OFFICE_DOMAIN) if through_office else (ISP.submission_host, ISP.domains[0])
+    return submit(
+        at,
+        PC,
+        *STARTTLS,
+        host=host,
+        port=587,
+        login=f"{LOGIN}@{domain}",
+        password=PASSWORD,
+        to=recipient,
+        subject="Our meeting",
+    )
+
+
+def scan_to_mail(at: float) -> Step:
+    """The printer hands its scan to the office's own server, on port 25 and without a login."""
+    sender, recipient = f"info@{OFFICE_DOMAIN}", f"{LOGIN}@{OFFICE_DOMAIN}"
+    argv = ("swaks", "--server", OFFICE_MX, "--from", sender, "--to", recipient)
+    return Step(
+        at, PRINTER.name, (*argv, "--header", "Subject: scan", "--body", "page one of a scan\n" * 100)
+    )
+
+
+def browse(at: float, device: Device, host: str) -> Step:
+    return Step(at, device.name, ("busybox", "wget", "-q", "-O", "/dev/null", f"http://{host}/"))
+
+
+def receive(at: float, operator: Operator, mailbox: str = LOGIN) -> Step:
+    """Mail from outside: the operator's own Postfix looks up the office's MX and delivers."""
+    sender, recipient = f"ben@{operator.domains[0]}", f"{mailbox}@{OFFICE_DOMAIN}"
+    text = message(sender, recipient, "An offer")
+    return Step(at, operator.name, ("sendmail", "-i", "-f", sender, recipient), text)
+
+
+def send_from_server(at: float, recipient: str, sender_box: str = LOGIN) -> Step:
+    sender = f"{sender_box}@{OFFICE_DOMAIN}"
+    text = message(sender, recipient, "News from the office", lines=8)
+    return Step(at, MAIL.name, ("sendmail", "-i", "-f", sender, recipient), text)
+
+
+def bot(at: float, device: Device, *, seconds: float, rate: float, timeout: float = 8.0) -> Step:
+    argv = (sys.executable, str(HERE / "bot.py"), "--resolver", GATEWAY, "--seed", "7")
+    pace = ("--seconds", str(seconds), "--rate", str(rate), "--timeout", str(timeout))
+    return Step(at, device.name, (*argv, *pace, *DOMAINS, *DEAD_MX))
+
+
+def everyday(seconds: float, devices: tuple[Device, ...]) -> tuple[Step, ...]:
+    """What these devices do in any case, about the same in every scenario."""
+    steps = []
+    if TV in devices:
+        steps += [browse(at, TV, "updates.tv.example") for at in range(5, int(seconds), 35)]
+    if CAMERA in devices:
+        steps.append(browse(3, CAMERA, "time.camera.example"))
+        steps += [notify(at, CAMERA) for at in (12, 14.5, 70)]
+    if PC in devices:
+        sites = cycle(("www.alpha.example", "www.kilo.example"))
+        steps += [browse(at, PC, next(sites)) for at in range(8, int(seconds), 23)]
+        steps += [write_mail(at, f"carla@{DOMAINS[2]}", through_office=False) for at in (22, 85)]
+    if MAIL in devices:
+        senders = cycle(OPERATORS)
+        steps += [receive(at, next(senders)) for at in range(6, int(seconds), 9)]
+        steps += [receive(at, next(senders), "nobody") for at in (29, 76)]
+        steps += [write_mail(27, "info@golf.example"), write_mail(52, "sales@alpha.example")]
+        if PRINTER in devices:
+            steps += [scan_to_mail(at) for at in (17, 58)]
+    return tuple(step for step in steps if step.at < seconds - 5)
+
+
+def newsletter(at: float) -> tuple[Step, ...]:
+    """A list blast of the legitimate server: every domain, wrong addresses, bounces, retries after 450."""
+    boxes = cycle(("anna", "ben", "info", "sales", "office"))
+    recipients = [f"{next(boxes)}@{domain}" for _ in range(2) for domain in DOMAINS]
+    recipients += [
+        "gone@bravo.example",
+        "gone@oscar.example",
+        "left@papa.example",
+        f"info@{next(iter(DEAD_MX))}",
+    ]
+    random.Random(5).shuffle(recipients)
+    return tuple(send_from_server(at + 0.6 * i, to, "news") for i, to in enumerate(recipients))
+
+
+def proxied_mail(at: float, device: Device, count: int, pause_s: float) -> tuple[Step, ...]:
+    """``count`` mails of a foreign mailer through a device that is handed addresses and looks nothing up."""
+    rng = random.Random(11)
+    jobs = []
+    for i in range(count):
+        operator = OPERATORS[i % len(OPERATORS)]
+        recipient = f"{rng.choice(('info', 'anna', 'nobody9', 'office'))}@{rng.choice(operator.domains)}"
+        address = rng.choice(list(operator.mx.values()))
+        pause = rng.uniform(0.5, 1.5) * pause_s
+        jobs.append(f"{pause:.1f} {address} offers@bulk{rng.randrange(3)}.tango.example {recipient}\n")
+    return (
+        Step(at, "proxy-controller", (str(HERE / "proxy_controller.sh"), "8443", "9001"), "".join(jobs)),
+        Step(at + 1, device.name, (str(HERE / "proxy_device.sh"), PROXY_CONTROLLER, "8443")),
+    )
+
+
+def try_logins(at: float, device: Device, count: int, every_s: float) -> tuple[Step, ...]:
+    """A list of stolen logins against all submission servers in turn; one in eight still works."""
+    rng = random.Random(13)
+    steps = []
+    for i in range(count):
+        operator = OPERATORS[i % len(OPERATORS)]
+        works = i % 8 == 5
+        user, password = (STOLEN_LOGIN, STOLEN_PASSWORD) if works else (f"user{rng.randrange(99)}", "letmein")
+        step = submit(
+            at + every_s * (i + rng.uniform(-0.3, 0.3)),
+            device,
+            *(STARTTLS if operator.submission_tls == "encrypt" else CLEAR),
+            host=operator.submission_host,
+            port=587,
+            login=f"{user}@{operator.domains[0]}",
+            password=password,
+            to=f"info@{rng.choice(DOMAINS)}",
+            subject="news for you",
+        )
+        steps.append(replace(step, may_fail=not works))
+    return tuple(steps)
+
+
+def abuse_relay(at: float, device: Device, count: int, every_s: float) -> tuple[Step, ...]:
+    """An outsider pushes mail to everybody through the device's open mail server."""
+    rng = random.Random(17)
+    steps = []
+    for i in range(count):
+        to = ",".join(f"{rng.choice(('info', 'anna', 'joe77'))}@{name}" for name in rng.sample(DOMAINS, 2))
+        argv = ("swaks", "--server", device.address, "--helo", "win-5k2", "--from", "offers@tango.example")
+        text = ("--to", to, "--header", "Subject: news for you", "--body", "lab test body")
+        steps.append(Step(at + every_s * i, "proxy-controller", (*argv, *text), may_fail=True))
+    return tuple(steps)
+
+
+OFFICE = (MAIL, CAMERA, PRINTER, TV, PC)
+
+SCENARIOS = (
+    Scenario(
+        "flood-camera",
+        seconds=125,
+        devices=OFFICE,
+        steps=(*everyday(125, OFFICE), bot(30.5, CAMERA, seconds=85, rate=1.7)),
+        guilt=Guilt(
+            CAMERA,
+            "F5",
+            "direct-to-mx-spam",
+            "looks up MX records and delivers to all of them, about two mails a second, no retries",
+            since=30.5,
+            first_sign="udp dst port 53",
+        ),
+    ),
+    Scenario(
+        "clean-office",
+        seconds=150,
+        devices=OFFICE,
+        steps=everyday(150, OFFICE) + newsletter(75),
+    ),
+    Scenario(
+        "proxy-tv",
+        seconds=150,
+        devices=OFFICE,
+        steps=everyday(150, OFFICE) + proxied_mail(20, TV, count=13, pause_s=8),
+        guilt=Guilt(
+            TV,
+            "F4",
+            "mail-proxy",
+            "passes a foreign mailer's mail on to addresses it is handed, six operators, no DNS look-up",
+            since=20,
+            first_sign="tcp dst port 25",
+        ),
+    ),
+    Scenario(
+        "logins-nas",
+        seconds=110,
+        devices=(NAS, CAMERA, TV, PC),
+        steps=everyday(110, (NAS, CAMERA, TV, PC)) + try_logins(15, NAS, count=48, every_s=1.8),
+        guilt=Guilt(
+            NAS,
+            "F6",
+            "submission-abuse",
+            "tries stolen logins at six submission servers in turn, sends where one works",
+            since=14,
+            first_sign="tcp dst port 587",
+        ),
+    ),
+    Scenario(
+        "blocked-dvr",
+        seconds=95,
+        devices=(DVR, CAMERA, TV, PC),
+        steps=everyday(95, (DVR, TV, PC))
+        + tuple(replace(notify(at, CAMERA, port=25), may_fail=True) for at in range(10, 90, 25))
+        + (bot(20.5, DVR, seconds=65, rate=1, timeout=7),),
+        guilt=Guilt(
+            DVR,
+            "F9",
+            "blocked-spam",
+            "looks up MX records and calls all of them on port 25, which the gateway drops without a word",
+            since=20.5,
+            first_sign="udp dst port 53",
+        ),
+        blocks_port_25=True,
+    ),
+    Scenario(
+        "relay-nas",
+        seconds=95,
+        devices=(RELAY_NAS, CAMERA, TV, PC),
+        steps=everyday(95, (RELAY_NAS, CAMERA, TV, PC)) + abuse_relay(20, RELAY_NAS, count=40, every_s=1.7),
+        guilt=Guilt(
+            RELAY_NAS,
+            "F10",
+            "open-relay",
+            "takes mail from outside without a login and passes it on to all operators",
+            since=20,
+            first_sign="tcp dst port 25",
+        ),
+    ),
+)

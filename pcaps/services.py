@@ -1,0 +1,239 @@
+"""The real software of the lab and its configuration: Postfix, unbound, dnsmasq, busybox httpd and udhcpc."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from machines import HOME, LabError, Machine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+TLS_KEY, TLS_CERT = HOME / "tls.key", HOME / "tls.crt"
+#: Mailboxes that exist in every domain of the lab; all others are answered with 550 5.1.1.
+MAILBOXES = ("anna", "ben", "carla", "info", "office", "sales", "news", "left")
+
+COMMON_SETTINGS = {
+    "compatibility_level": "3.6",
+    "maillog_file": "/var/log/mail.log",
+    "inet_interfaces": "all",
+    "inet_protocols": "ipv4",
+    "mydestination": "",
+    "local_recipient_maps": "",
+    "alias_maps": "",
+    "mynetworks": "127.0.0.0/8",
+    "virtual_mailbox_maps": f"regexp:{{{{/^({'|'.join(MAILBOXES)})@/ found}}}}",
+    "virtual_transport": "discard",
+    "smtpd_tls_cert_file": str(TLS_CERT),
+    "smtpd_tls_key_file": str(TLS_KEY),
+    "smtpd_sasl_path": "smtpd",
+    "smtpd_relay_restrictions": "permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination",
+    "smtp_tls_security_level": "may",
+    # Minutes instead of hours: a capture of three minutes shall hold a retry.
+    "minimal_backoff_time": "20s",
+    "maximal_backoff_time": "60s",
+    "queue_run_delay": "15s",
+}
+
+MASTER_CF = """\
+pickup    unix  n - n 60 1 pickup
+cleanup   unix  n - n - 0 cleanup
+qmgr      unix  n - n 300 1 qmgr
+tlsmgr    unix  - - n 1000? 1 tlsmgr
+rewrite   unix  - - n - - trivial-rewrite
+bounce    unix  - - n - 0 bounce
+defer     unix  - - n - 0 bounce
+trace     unix  - - n - 0 bounce
+verify    unix  - - n - 1 verify
+flush     unix  n - n 1000? 0 flush
+proxymap  unix  - - n - - proxymap
+smtp      unix  - - n - - smtp
+relay     unix  - - n - - smtp
+showq     unix  n - n - - showq
+error     unix  - - n - - error
+retry     unix  - - n - - error
+discard   unix  - - n - - discard
+anvil     unix  - - n - 1 anvil
+scache    unix  - - n - 1 scache
+postlog   unix-dgram n - n - 1 postlogd
+smtpd     pass  - - n - - smtpd
+dnsblog   unix  - - n - 0 dnsblog
+tlsproxy  unix  - - n - 0 tlsproxy
+"""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One port of a mail server: a line of master.cf."""
+
+    port: int
+    address: str = ""  # all addresses
+    daemon: str = "smtpd"
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def line(self) -> str:
+        endpoint = f"{self.address}:{self.port}" if self.address else str(self.port)
+        processes = 1 if self.daemon == "postscreen" else "-"
+        words = [f"-o {{{key} = {value}}}" for key, value in self.options.items()]
+        return " ".join([endpoint, "inet n - n -", str(processes), self.daemon, *words])
+
+
+@dataclass(frozen=True)
+class MailServer:
+    """What one Postfix instance is."""
+
+    hostname: str
+    domains: tuple[str, ...]
+    listeners: tuple[Listener, ...]
+    settings: Mapping[str, str] = field(default_factory=dict)
+    accounts: Mapping[str, str] = field(default_factory=dict)  # login name with domain: password
+
+
+def submission(address: str = "", *, port: int = 587, tls: str = "may", hostname: str = "") -> Listener:
+    """A port for clients with a login. ``tls``: none, may, encrypt, or wrap (TLS from the first byte on)."""
+    options = {
+        "smtpd_sasl_auth_enable": "yes",
+        "smtpd_relay_restrictions": "permit_mynetworks, permit_sasl_authenticated, reject",
+        "smtpd_recipient_restrictions": "",
+        "smtpd_tls_security_level": "encrypt" if tls == "wrap" else tls,
+        "smtpd_tls_wrappermode": "yes" if tls == "wrap" else "no",
+    }
+    return Listener(port, address, options=options | ({"myhostname": hostname} if hostname else {}))
+
+
+def make_certificate() -> None:
+    """Self-signed, for this run only."""
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(TLS_KEY)]
+    request = [
+        "openssl",
+        "req",
+        "-x509",
+        "-days",
+        "30",
+        "-subj",
+        "/CN=lab.example",
+        *key,
+        "-out",
+        str(TLS_CERT),
+    ]
+    subprocess.run(request, check=True, capture_output=True)
+
+
+def start_postfix(machine: Machine, server: MailServer) -> subprocess.Popen[bytes]:
+    """Run a whole Postfix on the machine, with the default paths, which are the machine's own.
+
+    Returns the command ``postfix start``, which ends when the server is ready (see ``await_success``).
+    """
+    for directory, target in {
+        "etc": "/etc/postfix",
+        "spool": "/var/spool/postfix",
+        "lib": "/var/lib/postfix",
+        "log": "/var/log",
+    }.items():
+        (machine.home / directory).mkdir()
+        machine.bind(machine.home / directory, target)
+    machine.run("chown", "postfix:", "/var/lib/postfix")
+    etc = machine.home / "etc"
+    for file in ("postfix-files", "dynamicmaps.cf"):  # Debian's own lists, needed at every start
+        shutil.copy(Path("/etc/postfix", file), etc)
+    settings = COMMON_SETTINGS | {
+        "myhostname": server.hostname,
+        "virtual_mailbox_domains": ", ".join(server.domains),
+        **server.settings,
+    }
+    (etc / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
+    (etc / "master.cf").write_text(
+        MASTER_CF + "".join(f"{listener.line()}\n" for listener in server.listeners)
+    )
+    _store_accounts(machine, etc / "sasl", server.accounts)
+    return machine.start("postfix", "start")
+
+
+def _store_accounts(machine: Machine, directory: Path, accounts: Mapping[str, str]) -> None:
+    directory.mkdir()
+    database = "/etc/postfix/sasl/sasldb2"
+    (directory / "smtpd.conf").write_text(
+        f"pwcheck_method: auxprop\nauxprop_plugin: sasldb\nmech_list: PLAIN LOGIN\nsasldb_path: {database}\n"
+    )
+    for login, password in accounts.items():
+        user, _, realm = login.partition("@")
+        machine.run("saslpasswd2", "-f", database, "-p", "-c", "-u", realm, user, stdin=password)
+    if accounts:
+        machine.run("chgrp", "postfix", database)
+        machine.run("chmod", "640", database)
+
+
+#: unbound keeps empty zones of its own for documentation addresses; the three zones here take their place.
+UNBOUND_CONF = """\
+server:
+  interface: {address}
+  access-control: 0.0.0.0/0 allow
+  do-ip6: no
+  do-daemonize: no
+  username: ''
+  chroot: ''
+  pidfile: ''
+  use-syslog: no
+  module-config: 'iterator'
+  local-zone: '2.0.192.in-addr.arpa.' static
+  local-zone: '100.51.198.in-addr.arpa.' static
+  local-zone: '113.0.203.in-addr.arpa.' static
+  local-zone: '.' static
+{data}remote-control:
+  control-enable: no
+"""
+
+
+def start_unbound(machine: Machine, records: Sequence[str], address: str) -> None:
+    """The resolver of the outside: answers from ``records`` alone, everything else does not exist."""
+    conf = machine.home / "unbound.conf"
+    data = "".join(f"  local-data: '{record}'\n" for record in records)
+    conf.write_text(UNBOUND_CONF.format(address=address, data=data))
+    machine.start("unbound", "-d", "-c", str(conf))
+
+
+def start_gateway_dnsmasq(
+    machine: Machine, network: str, upstream: str, leases: Sequence[tuple[str, str]]
+) -> None:
+    """DHCP and caching DNS of a home gateway. ``leases``: (MAC, address) of every device of the network."""
+    options = ("--keep-in-foreground", "--conf-file=/dev/null", "--no-hosts", "--no-resolv", "--user=root")
+    where = ("--interface=br0", "--except-interface=lo", "--bind-interfaces", "--pid-file=", "--domain=lan")
+    pool = (f"--dhcp-range={network}100,{network}199,10m", f"--dhcp-leasefile={machine.home}/leases")
+    fixed = [f"--dhcp-host={mac},{address}" for mac, address in leases]
+    machine.start("dnsmasq", *options, *where, *pool, *fixed, "--dhcp-authoritative", f"--server={upstream}")
+
+
+def start_web_server(machine: Machine, address: str) -> None:
+    """Something that is not mail: a page of four kilobytes."""
+    (machine.home / "index.html").write_text("<html>" + "all is well. " * 320 + "</html>\n")
+    machine.start("busybox", "httpd", "-f", "-p", f"{address}:80", "-h", str(machine.home))
+
+
+UDHCPC_SCRIPT = """\
+#!/bin/sh
+case "$1" in bound|renew)
+    ip address replace "$ip/$mask" dev "$interface"
+    ip route replace default via "$router"
+    printf 'search %s\\nnameserver %s\\n' "$domain" "$dns" > /etc/resolv.conf
+esac
+"""
+
+
+def start_dhcp_client(machine: Machine) -> None:
+    script = machine.home / "udhcpc.sh"
+    script.write_text(UDHCPC_SCRIPT)
+    script.chmod(0o755)
+    machine.start("udhcpc", "-f", "-i", "eth0", "-x", f"hostname:{machine.name}", "-s", str(script))
+
+
+def await_lease(machine: Machine, address: str) -> None:
+    for _ in range(200):
+        if address in machine.run("ip", "-4", "address", "show", "dev", "eth0"):
+            return
+        time.sleep(0.1)
+    raise LabError(f"{machine.name}: no DHCP lease for {address} after 20 s")

@@ -1,0 +1,1 @@
+"""Alerts: their life, their words, their encodings, and where they go."""

@@ -1,0 +1,148 @@
+"""What an alert says: the cause, the reasons in words, and what to do next."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from sensor.alerts.record import Cause, Counts, Reason
+from sensor.devices.features import FEATURES, Feature
+from sensor.devices.roles import Role
+from sensor.notation import counted, duration_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+MAX_REASONS = 5
+#: What adds less to the score than this is no reason.
+MIN_CONTRIBUTION = 0.2
+
+
+class _Wording(NamedTuple):
+    text: str  # with {value}
+    usual: float | None  # of a device that is no mail server
+
+
+_WORDINGS: dict[Feature, _Wording] = {
+    Feature.OPERATORS25_24H: _Wording(
+        "delivers straight to {value} mail operators; most devices have one relay", 0.0
+    ),
+    Feature.SUBMISSION_24H: _Wording(
+        "{value} connections a day to several mail providers' submission servers", None
+    ),
+    Feature.UNRESOLVED_SHARE: _Wording("{value} of its mail goes to addresses that it never looked up", 0.0),
+    Feature.REJECT_SHARE: _Wording("{value} of the servers' replies refuse its mail for good", 0.02),
+    Feature.BLOCKLISTED_24H: _Wording("replies that say its address is on a block list: {value}", 0.0),
+    Feature.NO_ANSWER_SHARE: _Wording("{value} of its attempts get no answer", 0.0),
+    Feature.MX_1H: _Wording("{value} look-ups of other domains' mail servers within the hour", 0.0),
+    Feature.AUTH_FAILED_24H: _Wording("{value} failed logins, at several operators", 0.0),
+    Feature.TLS_EMPTY_SHARE: _Wording(
+        "{value} of its encrypted sessions are too small for a mail, as of login attempts", 0.0
+    ),
+    Feature.HELO_NAMES: _Wording("it gave itself {value} different names", 1.0),
+    Feature.HELO_ODD: _Wording("it greets servers as an address or a bare word, not by a host name", 0.0),
+    Feature.SMTP25_1H: _Wording("{value} connections to port 25 within the hour", 0.0),
+    Feature.NO_RETRY_SHARE: _Wording("{value} of its deferred mails were never tried again", 0.0),
+    Feature.SILENT_DAYS: _Wording("it sent its first mail after {value} days without any", None),
+    Feature.VERSUS_USUAL: _Wording("{value} times the connections of its usual day", 1.0),
+    Feature.REJECT_VERSUS_USUAL: _Wording("{value} more of its mail is refused than usual", 0.0),
+    Feature.DESTINATIONS_1M: _Wording("{value} mail servers within a minute", 0.0),
+    Feature.AUTH_FAILED_OPERATORS: _Wording("failed logins at {value} mail operators", 0.0),
+}
+_RULE_FEATURES: dict[str, tuple[Feature, ...]] = {
+    "flood": (Feature.DESTINATIONS_1M, Feature.SMTP25_1H),
+    "mx-lookups": (Feature.MX_1H,),
+    "login-spray": (Feature.AUTH_FAILED_OPERATORS, Feature.AUTH_FAILED_24H),
+    "blocklisted": (Feature.BLOCKLISTED_24H,),
+}
+
+_ADVICE: dict[Cause, str] = {
+    "direct-to-mx-spam": "Block its outbound port 25, take it off the network, and reset or replace its firmware.",
+    "mail-proxy": "Block its outbound ports 25, 465 and 587; look for a proxy app or opened ports, then reset it.",
+    "submission-abuse": "Block its outbound ports 465 and 587; reset it, and change mail passwords stored on it.",
+    "blocked-spam": "The block works; keep it. The device is compromised all the same: take it off and reset it.",
+    "open-relay": "Close the relay: accept mail from outside for your own domains only; check its accounts.",
+    "unusual-mail": "Check its queue and accounts for a stolen login or a script; slow its mail down meanwhile.",
+}
+
+_REVIEW_ADVICE = (
+    "Is it meant to send mail? If so, name it in mail_servers or add an exception; if not, watch it."
+)
+
+
+def find_cause(
+    features: NDArray[np.float64], role: Role, *, is_known_server: bool, is_blocked: bool
+) -> Cause:
+    """Return what the device is doing, for its features, f8[N_FEATURES]; ``is_blocked``: no server has answered."""
+    f = features
+    if is_blocked or f[Feature.NO_ANSWER_SHARE] > 0.8:
+        return "blocked-spam"
+    if f[Feature.SUBMISSION_24H] > f[Feature.SMTP25_24H]:
+        return "submission-abuse"
+    if is_known_server:
+        return "unusual-mail"
+    if (
+        role in (Role.MAIL_SERVER, Role.NEW_MAIL_SERVER)
+        and f[Feature.INBOUND_24H] > f[Feature.INBOUND_LOCAL_24H]
+    ):
+        return "open-relay"
+    unresolved = f[Feature.UNRESOLVED_SHARE]
+    if f[Feature.MX_24H] >= 1 and not unresolved > 0.5:
+        return "direct-to-mx-spam"
+    if math.isnan(unresolved) or unresolved > 0.5:
+        return "mail-proxy"
+    return "direct-to-mx-spam"
+
+
+def summarise(counts: Counts, seconds: float) -> str:
+    """Return what the device did in ``seconds`` since its first mail, in one sentence."""
+    done = [
+        f"{counted(counts.smtp_connections, 'mail connection')} to {counted(counts.destinations, 'server')}"
+    ]
+    if counts.mx_queries:
+        done.append(f"{counted(counts.mx_queries, 'MX look-up')} of its own")
+    if counts.rejected_5xx:
+        done.append(f"{counted(counts.rejected_5xx, 'refusal')}")
+    if counts.auth_failures:
+        done.append(f"{counted(counts.auth_failures, 'failed login')}")
+    return f"{', '.join(done)} in {duration_text(seconds)}."
+
+
+def advise(cause: Cause, *, is_review: bool) -> str:
+    """Return what to do next."""
+    return _REVIEW_ADVICE if is_review else _ADVICE[cause]
+
+
+def find_reasons(
+    features: NDArray[np.float64],
+    terms: NDArray[np.float64],
+    term_features: Sequence[Feature],
+    rule: str | None,
+) -> tuple[Reason, ...]:
+    """Return the reasons for a verdict, most telling first: a rule's features, then the terms by what they added."""
+    chosen = list(_RULE_FEATURES.get(rule, ())) if rule else []
+    for index in sorted(range(len(terms)), key=lambda i: -terms[i]):
+        feature = term_features[index]
+        if terms[index] >= MIN_CONTRIBUTION and feature in _WORDINGS and feature not in chosen:
+            chosen.append(feature)
+    return tuple(_reason(feature, float(features[feature])) for feature in chosen[:MAX_REASONS])
+
+
+def _reason(feature: Feature, value: float) -> Reason:
+    info, wording = FEATURES[feature], _WORDINGS[feature]
+    if math.isnan(value):
+        shown = "an unknown share"
+    elif info.unit == "share":
+        shown = f"{value:.0%}"
+    else:
+        shown = f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+    return Reason(
+        feature=info.name,
+        value=None if math.isnan(value) else round(value, 4),
+        usual=wording.usual,
+        unit=info.unit,
+        text=wording.text.format(value=shown),
+    )

@@ -1,0 +1,300 @@
+"""The life of an alert: started, updated, ended; one open alert per device, and a review list beside it.
+
+An alert starts when the evidence against a device crosses the threshold. It is updated when it gets worse, or
+goes on: at most once an hour. It ends after a day without new evidence. What reaches a share of the threshold
+is for review: said once per device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import communityid
+
+import sensor
+from sensor.alerts.explain import advise, find_cause, find_reasons, summarise
+from sensor.alerts.record import Alert, Completeness, Counts, Device, FlowExample, SensorInfo
+from sensor.devices.features import Feature
+from sensor.devices.roles import Role
+from sensor.devices.table import DAY_NS, KEY_MAC, NEVER_NS, SECOND_NS, Count, DeviceTables
+from sensor.devices.view import addresses, flow_examples, host_name, key_text, share_of, total, vendor_of
+from sensor.events.types import Fate
+from sensor.model.evidence import REVIEW_SHARE, EvidenceTable
+from sensor.notation import address_text, eve_time, mac_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sensor.alerts.record import EventType, Severity, State
+    from sensor.model.score import Model, Verdicts
+
+QUIET_NS: Final = DAY_NS
+UPDATE_NS: Final = 3600 * SECOND_NS
+#: Mail connections in an hour from which on a case is high, and critical.
+HIGH_PER_HOUR: Final = 60
+CRITICAL_PER_HOUR: Final = 1000
+#: So many attempts without a word from any server: something on the way stops them.
+BLOCKED_ATTEMPTS: Final = 5
+_SEVERITIES: Final[tuple[Severity, ...]] = ("low", "medium", "high", "critical")
+
+
+@dataclass(slots=True)
+class _Case:
+    """An open alert or review."""
+
+    serial: int
+    first: Alert
+    last: Alert
+    last_ns: int  # of the last record
+    evidence_ns: int  # of the last evidence
+    connections: int  # at the last record
+
+
+class Lifecycle:
+    """Turns verdicts and evidence into alert records; ``on_alert`` gets each in the order of packet time."""
+
+    def __init__(
+        self,
+        tables: DeviceTables,
+        evidence: EvidenceTable,
+        model: Model,
+        threshold: float,
+        on_alert: Callable[[Alert], None],
+    ) -> None:
+        self._tables = tables
+        self._evidence = evidence
+        self._model = model
+        self._threshold = threshold
+        self._on_alert = on_alert
+        self._open: dict[int, _Case] = {}  # by row
+        self._reviewed: dict[int, int] = {}  # row -> serial of the device that was reviewed in it
+        self._next_end_ns = NEVER_NS
+        self.n_alerts = 0
+        self.n_reviews = 0
+        self._info = SensorInfo(name="spamsensor", version=sensor.__version__, model=model.name)
+
+    def take(
+        self,
+        rows: NDArray[np.int64],
+        features: NDArray[np.float64],
+        verdicts: Verdicts,
+        stepped: NDArray[np.bool_],
+        now_ns: int,
+    ) -> None:
+        """Take verdicts on ``rows``, i8[n], that have just made a step where ``stepped``."""
+        for i in (stepped & (self._evidence.evidence[rows] >= REVIEW_SHARE * self._threshold)).nonzero()[0]:
+            row = int(rows[i])
+            serial = int(self._tables.devices[row]["serial"])
+            case = self._open.get(row)
+            if case is not None and case.serial != serial:
+                # The device table was full: the row has another device now.
+                del self._open[row]
+                self._on_alert(_replaced(case.last, state="ended", timestamp=eve_time(now_ns)))
+                case = None
+            if self._evidence.evidence[row] >= self._threshold:
+                if case is None:
+                    self._start(row, features[i], verdicts, int(i), now_ns)
+                else:
+                    self._go_on(case, row, features[i], verdicts, int(i), now_ns)
+            elif case is None and self._reviewed.get(row) != serial:
+                self._reviewed[row] = serial
+                self.n_reviews += 1
+                self._on_alert(
+                    self._record("review", "started", row, features[i], verdicts, int(i), now_ns, None)
+                )
+
+    def end_quiet(self, now_ns: int) -> None:
+        """End the alerts of devices that have been quiet for long enough."""
+        if now_ns < self._next_end_ns:
+            return
+        for row, case in list(self._open.items()):
+            if now_ns - case.evidence_ns >= QUIET_NS:
+                del self._open[row]
+                self._evidence.release(row, self._threshold)
+                self._on_alert(_replaced(case.last, state="ended", timestamp=eve_time(now_ns)))
+        self._next_end_ns = min(
+            (case.evidence_ns + QUIET_NS for case in self._open.values()), default=NEVER_NS
+        )
+
+    @property
+    def next_end_ns(self) -> int:
+        """The packet time before which ``end_quiet`` has nothing to do."""
+        return self._next_end_ns
+
+    def _start(
+        self, row: int, features: NDArray[np.float64], verdicts: Verdicts, i: int, now_ns: int
+    ) -> None:
+        alert = self._record("alert", "started", row, features, verdicts, i, now_ns, None)
+        device = self._tables.devices[row]
+        self._open[row] = _Case(
+            serial=int(device["serial"]),
+            first=alert,
+            last=alert,
+            last_ns=now_ns,
+            evidence_ns=now_ns,
+            connections=int(device["connections"]),
+        )
+        self._next_end_ns = min(self._next_end_ns, now_ns + QUIET_NS)
+        self.n_alerts += 1
+        self._on_alert(alert)
+
+    def _go_on(
+        self, case: _Case, row: int, features: NDArray[np.float64], verdicts: Verdicts, i: int, now_ns: int
+    ) -> None:
+        case.evidence_ns = now_ns
+        connections = int(self._tables.devices[row]["connections"])
+        is_worse = _SEVERITIES.index(_severity(features, "alert")) > _SEVERITIES.index(case.last.severity)
+        has_doubled = connections >= 2 * case.connections
+        if is_worse or (has_doubled and now_ns - case.last_ns >= UPDATE_NS):
+            case.last = self._record("alert", "updated", row, features, verdicts, i, now_ns, case.first)
+            case.last_ns = now_ns
+            case.connections = connections
+            self._on_alert(case.last)
+
+    def _record(
+        self,
+        event_type: EventType,
+        state: State,
+        row: int,
+        features: NDArray[np.float64],
+        verdicts: Verdicts,
+        i: int,
+        now_ns: int,
+        first: Alert | None,
+    ) -> Alert:
+        t = self._tables
+        device = t.devices[row]
+        role = Role(int(verdicts.roles[i]))
+        rule_index = int(verdicts.rules[i])
+        rule = self._model.rules[rule_index] if rule_index >= 0 else None
+        key = key_text(t, row)
+        attempts = total(t, row, Count.SMTP25, Count.SUBMISSION)
+        answers = total(t, row, Count.ANSWERED, Count.TLS, Count.MESSAGES)
+        cause = find_cause(
+            features,
+            role,
+            is_known_server=bool(device["is_known_server"]),
+            is_blocked=answers == 0 and attempts >= BLOCKED_ATTEMPTS,
+        )
+        onset_ns = int(self._evidence.onset_ns[row])
+        completeness = self._completeness(row, now_ns)
+        counts = self._counts(row, features)
+        first_ns = int(device["mail_first_ns"] if device["mail_first_ns"] >= 0 else device["first_ns"])
+        return Alert(
+            timestamp=eve_time(now_ns),
+            event_type=event_type,
+            alert_id=first.alert_id if first else _alert_id(key, event_type, now_ns),
+            state=state,
+            device=Device(
+                key=key,
+                key_kind="mac" if device["key_kind"] == KEY_MAC else "address",
+                mac=mac_text(int(device["mac"])),
+                vendor=vendor_of(int(device["mac"])),
+                ips=addresses(t, row),
+                hostname=host_name(t, row),
+                vlan=int(device["vlan"]) if device["vlan"] >= 0 else None,
+                role=role.label,
+                type=None,
+            ),
+            severity=_severity(features, event_type),
+            confidence=self._confidence(row, completeness),
+            cause=cause,
+            channel=f"rule:{rule}" if rule else "index",
+            summary=summarise(counts, (now_ns - first_ns) / SECOND_NS),
+            advice=advise(cause, is_review=event_type == "review"),
+            reasons=find_reasons(features, verdicts.terms[i], self._model.term_features, rule),
+            counts=counts,
+            onset=first.onset if first else eve_time(onset_ns),
+            first_seen=eve_time(first_ns),
+            last_seen=eve_time(int(device["last_ns"])),
+            flows=self._flows(row),
+            completeness=completeness,
+            sensor=self._info,
+        )
+
+    def _confidence(self, row: int, completeness: Completeness) -> float:
+        """Grow from 0.8 at the threshold towards 1; less where part is not seen. A scale, not a measured rate."""
+        ratio = float(self._evidence.evidence[row]) / self._threshold
+        confidence = 1.0 - 0.2 * math.exp(1.0 - ratio) if ratio >= 1.0 else 0.8 * ratio
+        if not completeness.dns_seen:
+            confidence *= 0.95
+        if (completeness.one_sided_share or 0.0) > 0.5:
+            confidence *= 0.9
+        return round(confidence, 2)
+
+    def _counts(self, row: int, features: NDArray[np.float64]) -> Counts:
+        t = self._tables
+        return Counts(
+            smtp_connections=total(t, row, Count.SMTP25, Count.SUBMISSION),
+            destinations=round(float(features[Feature.DESTINATIONS_24H])),
+            mx_queries=total(t, row, Count.MX),
+            messages_attempted=max(
+                total(t, row, Count.MESSAGES, Count.INFERRED), total(t, row, Count.ACCEPTED)
+            ),
+            messages_accepted=total(t, row, Count.ACCEPTED),
+            recipients=total(t, row, Count.RECIPIENTS),
+            rejected_4xx=total(t, row, Count.REJECTED_4XX),
+            rejected_5xx=total(t, row, Count.REJECTED_5XX),
+            auth_failures=total(t, row, Count.AUTH_FAILED),
+        )
+
+    def _completeness(self, row: int, now_ns: int) -> Completeness:
+        t = self._tables
+        tls, cleartext = total(t, row, Count.TLS), total(t, row, Count.CLEARTEXT)
+        closed = total(t, row, Count.CLOSED)
+        return Completeness(
+            dns_seen=total(t, row, Count.DNS) > 0,
+            cleartext_share=share_of(cleartext, tls + cleartext),
+            one_sided_share=share_of(total(t, row, Count.ONE_SIDED), closed),
+            gap_share=share_of(total(t, row, Count.GAPS), closed),
+            observed_s=round((now_ns - int(t.devices[row]["first_ns"])) / SECOND_NS, 3),
+        )
+
+    def _flows(self, row: int) -> tuple[FlowExample, ...]:
+        calculator = communityid.CommunityID()
+        flows = []
+        for example, name in flow_examples(self._tables, row):
+            source = address_text(int(example["orig_hi"]), int(example["orig_lo"]))
+            destination = address_text(int(example["resp_hi"]), int(example["resp_lo"]))
+            ports = int(example["orig_port"]), int(example["resp_port"])
+            fate = int(example["fate"])
+            flows.append(
+                FlowExample(
+                    timestamp=eve_time(int(example["ts_ns"])),
+                    community_id=calculator.calc(communityid.FlowTuple.make_tcp(source, destination, *ports)),
+                    proto="TCP",
+                    src_ip=source,
+                    src_port=ports[0],
+                    dest_ip=destination,
+                    dest_port=ports[1],
+                    fate=Fate(fate).name.lower() if fate >= 0 else "open",
+                    dest_name=name,
+                )
+            )
+        return tuple(flows)
+
+
+def _severity(features: NDArray[np.float64], event_type: EventType) -> Severity:
+    if event_type == "review":
+        return "low"
+    per_hour = float(features[Feature.SMTP25_1H] + features[Feature.SUBMISSION_1H])
+    if per_hour >= CRITICAL_PER_HOUR:
+        return "critical"
+    return "high" if per_hour >= HIGH_PER_HOUR or features[Feature.BLOCKLISTED_24H] > 0 else "medium"
+
+
+def _alert_id(key: str, event_type: str, now_ns: int) -> str:
+    """Return an identifier that two replays of the same packets agree on."""
+    return hashlib.sha256(f"{key}|{event_type}|{now_ns}".encode()).hexdigest()[:16]
+
+
+def _replaced(alert: Alert, **changes: str) -> Alert:
+    import msgspec  # noqa: PLC0415 - only when an alert ends
+
+    return msgspec.structs.replace(alert, **changes)

@@ -1,0 +1,558 @@
+"""The command line: the only file that knows exit codes and signals.
+
+Heavy imports (numba, NumPy, pyarrow, rich) happen inside the commands, so that help and wrong options answer
+at once.
+"""
+
+# ruff: noqa: PLC0415 - see above
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+
+import click
+
+from sensor import __version__
+from sensor.errors import CaptureError, ConfigError, SensorError
+from sensor.notation import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from types import FrameType
+
+    from sensor.alerts.record import Alert
+    from sensor.alerts.sinks import Sink
+    from sensor.capture.frames import FrameBatch
+    from sensor.config import Config
+    from sensor.console import Progress
+
+EXIT_OK: Final = 0
+EXIT_FAILURE: Final = 1
+EXIT_USAGE: Final = 2
+_EXIT_SIGNAL: Final = 128  # plus the signal's number, as shells report it
+
+_STANDARD_STREAM: Final = "-"
+_COMPILING: Final = "compiling for this machine, which takes a minute the first time"
+
+
+class Interrupted(BaseException):
+    """A signal asks the program to end; not an Exception, so that nothing takes it for an error."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number: Final = signal_number
+
+
+class ReaderGone(Exception):  # noqa: N818 - no error: whoever read our output has seen enough
+    """Standard output is a pipe that nobody reads any more."""
+
+
+def say(message: str) -> None:
+    """Write one line to standard error."""
+    click.echo(f"spamsensor: {visible(message)}", err=True)
+
+
+class Program(click.Group):
+    """The group of commands: every error becomes one line on standard error and an exit status."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command; see ``click.Command.main``."""
+        run = functools.partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
+        if not standalone_mode:
+            return run()
+        sys.exit(_exit_status(run))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; see ``click.Group.invoke``."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise ReaderGone from None  # before click makes it a failure
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    say(str(message))
+
+
+def _exit_status(run: Callable[[], Any]) -> int:
+    """Run a command, and say in one line what went wrong, or is odd."""
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return int(run() or EXIT_OK)
+    except click.ClickException as error:
+        command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else ""
+        say(
+            error.format_message().removesuffix(".")
+            + (f" ({command} --help lists what there is)" if command else "")
+        )
+        return error.exit_code
+    except ConfigError as error:
+        say(str(error))
+        return EXIT_USAGE
+    except SensorError as error:
+        say(str(error))
+        return EXIT_FAILURE
+    except ReaderGone:
+        _forget_standard_output()
+        return _EXIT_SIGNAL + signal.SIGPIPE
+    except OSError as error:
+        say(f"{error.filename or 'standard output'}: {error.strerror}")
+        _forget_standard_output()
+        return EXIT_FAILURE
+    except Interrupted as interruption:
+        say(f"ended at once by {signal.Signals(interruption.signal_number).name}")
+        return _EXIT_SIGNAL + interruption.signal_number
+    except (KeyboardInterrupt, click.Abort):
+        return _EXIT_SIGNAL + signal.SIGINT
+
+
+def _forget_standard_output() -> None:
+    """Send what is still buffered nowhere: the interpreter would fail on it again when it exits."""
+    with contextlib.suppress(OSError, ValueError):  # no descriptor: nothing that could fail
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+class Signals:
+    """Turns SIGINT and SIGTERM into the end of the input, so that what was read is still judged and written.
+
+    ``received``: the signal's number, or None. Before the first packet, and the second time, a signal raises
+    Interrupted at once.
+    """
+
+    _HANDLED: Final = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._is_busy = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in self._HANDLED:
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        # While waiting for input nothing is half done; packets at hand are worked on to their end.
+        must_raise = not self._is_busy or self.received is not None
+        self.received = number
+        if must_raise:
+            raise Interrupted(number)
+
+    def until_received(self, batches: Iterable[FrameBatch]) -> Iterator[FrameBatch]:
+        """Yield batches until there are no more or a signal came."""
+        iterator = iter(batches)
+        try:
+            while self.received is None and (batch := next(iterator, None)) is not None:
+                self._is_busy = True
+                yield batch
+                self._is_busy = False
+        except Interrupted:
+            if self._is_busy:  # the second one
+                raise
+        self._is_busy = True
+
+
+def _examples(*lines: str) -> str:
+    """Return the end of a help text, whose lines click must not join."""
+    return "\n".join(["\b", "Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
+
+
+_config_option = click.option(
+    "-c",
+    "--config",
+    "config_path",
+    metavar="FILE",
+    help="TOML file with what differs from the defaults; docs/configuration.md lists the keys.  "
+    "[default: none]",
+)
+_home_net_option = click.option(
+    "--home-net",
+    "home_nets",
+    metavar="CIDR",
+    multiple=True,
+    help="A network whose devices are watched; repeat it for several. Replaces home_nets of the "
+    "configuration.  [default: the private and link-local networks]",
+)
+
+
+@click.group(
+    cls=Program,
+    invoke_without_command=True,
+    epilog=_examples("spamsensor replay monday.pcap"),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
+@click.pass_context
+def main(context: click.Context) -> int | None:
+    """Name the devices of a network that send spam, from packets that were captured.
+
+    Exit status: 0 ran to the end, alerts or not; 1 something could not be read or written, the rest was done;
+    2 usage or configuration error; 128 + N ended by signal N.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        return EXIT_USAGE
+    return None
+
+
+@main.command(
+    epilog=_examples(
+        "spamsensor replay monday.pcap",
+        "spamsensor replay --format json --exit-code 3 --home-net 192.0.2.0/24 captures/",
+        "tcpdump -i eth1 -w - 'port 25 or port 53 or arp' | spamsensor replay --devices devices.csv -",
+    )
+)
+@click.argument("captures", nargs=-1, metavar="CAPTURE...")
+@_config_option
+@_home_net_option
+@click.option(
+    "--format",
+    "alert_format",
+    type=click.Choice(["text", "json"]),
+    help="Form of the alerts on standard output: text for people, json for programs, one object a line.  "
+    "[default: output.format of the configuration, which is text]",
+)
+@click.option("--devices", metavar="FILE", help="Write a table with one row per device.  [default: none]")
+@click.option(
+    "--features",
+    metavar="FILE",
+    help="Write a table with one row per device and window: what the judgement rests on.  [default: none]",
+)
+@click.option(
+    "--events",
+    metavar="FILE",
+    help="Write the SMTP, DNS, ARP, DHCP and connection events as JSON Lines.  [default: none]",
+)
+@click.option("--stats", metavar="FILE", help="Write the totals of the run as JSON.  [default: none]")
+@click.option(
+    "--exit-code",
+    "alert_status",
+    type=click.IntRange(1, 255),
+    metavar="N",
+    help="End with status N, 1 to 255, if there was at least one alert; reviews do not count.  "
+    "[default: alerts do not change the status]",
+)
+@click.option(
+    "--no-progress",
+    is_flag=True,
+    help="Show no progress bar.  [default: a bar if standard error is a terminal]",
+)
+def replay(
+    *,
+    captures: tuple[str, ...],
+    config_path: str | None,
+    home_nets: tuple[str, ...],
+    alert_format: str | None,
+    devices: str | None,
+    features: str | None,
+    events: str | None,
+    stats: str | None,
+    alert_status: int | None,
+    no_progress: bool,
+) -> int:
+    """Read captures, judge the devices in them, and print alerts.
+
+    CAPTURE is a pcap or pcapng file, gzip-compressed or not, a directory, a quoted pattern, or '-' for
+    standard input. Several are merged by time, so a rotated capture is one run.
+
+    Tables are CSV, JSON Lines or Parquet by the ending of FILE: .csv, .jsonl or .ndjson, .parquet. FILE '-'
+    is standard output, where tables are CSV, or JSON Lines beside --format json. Files take their names when
+    they are complete; --events is written as it comes.
+    """
+    import time
+
+    if not captures:
+        raise ConfigError("no capture given: name files, directories or patterns, or '-' for standard input")
+    config = _load_config(config_path, home_nets)
+    alert_format = alert_format or config.output.format
+    _check_outputs(captures, [devices, features, events, stats])
+    if _must_compile():
+        say(_COMPILING)
+
+    from sensor.capture.merge import open_captures
+    from sensor.pipeline import Pipeline
+    from sensor.replay import ReplayFiles
+
+    run = _Run(alert_format)
+    with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(Signals())
+        inputs = stack.enter_context(
+            contextlib.closing(open_captures(captures, on_problem=run.report_problem))
+        )
+        files = ReplayFiles(stack, "jsonl" if alert_format == "json" else "csv")
+        on_window = None if features is None else files.open_table(features)
+        on_events = None if events is None else files.open_events(events)
+        write_devices = None if devices is None else files.open_table(devices)
+        write_stats = None if stats is None else files.open_json(stats)
+        run.open_sinks(stack, config)
+        started = time.monotonic(), time.process_time()
+        run.progress = _open_progress(stack, inputs.bytes_total, wanted=not no_progress)
+        pipeline = Pipeline(config, on_alert=run.emit, on_events=on_events, on_window=on_window)
+        n_packets = 0
+        for batch in signals.until_received(inputs):
+            pipeline.feed(batch)
+            n_packets += len(batch.frames)
+            run.progress.update(inputs.bytes_read, n_packets)
+        pipeline.finish()
+        run.progress.close()
+        totals = _with_cost(pipeline.stats(), time.monotonic() - started[0], time.process_time() - started[1])
+        if write_devices is not None:
+            write_devices(pipeline.device_table())
+        if write_stats is not None:
+            write_stats(totals)
+    run.report_end(totals, config, signals.received)
+    return run.exit_status(signals.received, alert_status)
+
+
+def _load_config(path: str | None, home_nets: Sequence[str]) -> Config:
+    from sensor.config import load_config
+
+    return load_config(path, home_nets=home_nets)
+
+
+def _check_outputs(captures: Iterable[str], outputs: Iterable[str | None]) -> None:
+    """Raise ConfigError if two outputs, or an output and an input, are the same file."""
+    taken = {os.path.realpath(path) for path in captures if path != _STANDARD_STREAM}
+    for path in outputs:
+        if path is None:
+            continue
+        key = path if path == _STANDARD_STREAM else os.path.realpath(path)
+        if key in taken and key != os.devnull:
+            raise ConfigError(f"{path}: named twice, as an output and as something else")
+        taken.add(key)
+
+
+def _must_compile() -> bool:
+    """Tell whether the run has to compile its kernels first."""
+    from sensor.jit import is_compiled
+
+    return not is_compiled("sensor.decode.packets")
+
+
+def _open_progress(stack: contextlib.ExitStack, bytes_total: int | None, *, wanted: bool) -> Progress:
+    from sensor.console import NoProgress, ProgressBar
+
+    if not wanted or not sys.stderr.isatty():
+        return NoProgress()
+    bar = ProgressBar(bytes_total)
+    stack.callback(bar.close)
+    return bar
+
+
+def _with_cost(totals: Mapping[str, Any], wall_s: float, cpu_s: float) -> dict[str, Any]:
+    """Add what the run took to its totals."""
+    return {
+        **totals,
+        "wall_seconds": round(wall_s, 6),
+        "cpu_seconds": round(cpu_s, 6),
+        "packets_per_second": round(totals["packets"] / wall_s, 1) if wall_s > 0 else 0.0,
+        "peak_rss_bytes": _peak_rss_bytes(),
+    }
+
+
+def _peak_rss_bytes() -> int:
+    """Return the most memory that this process had; ru_maxrss may be that of the process that started it."""
+    import resource
+    from pathlib import Path
+
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class _Run:
+    """What a replay says: alerts on standard output, all else on standard error."""
+
+    def __init__(self, alert_format: str) -> None:
+        from sensor.console import NoProgress
+
+        self.progress: Progress = NoProgress()
+        self._alert_format = alert_format
+        self._sinks: list[Sink] = []
+        self._has_problem = False
+        self._n_started = {"alert": 0, "review": 0}
+        self._has_alert = False
+
+    def open_sinks(self, stack: contextlib.ExitStack, config: Config) -> None:
+        """Open standard output and what the configuration adds."""
+        from sensor.alerts.formats import alert_json, alert_text
+        from sensor.alerts.sinks import FileSink, StreamSink
+
+        def as_json(alert: Alert) -> str:
+            return alert_json(alert).decode()
+
+        def as_text(alert: Alert) -> str:
+            return f"{alert_text(alert, colour=_wants_colour())}\n"
+
+        self._sinks = [StreamSink(sys.stdout, as_json if self._alert_format == "json" else as_text)]
+        if config.output.file is not None:
+            self._sinks.append(FileSink(Path(config.output.file)))
+        for sink in self._sinks:
+            stack.callback(self._close, sink)
+
+    def _close(self, sink: Sink) -> None:
+        try:
+            sink.close()
+        except SensorError as problem:
+            self.report_problem(problem)
+
+    def emit(self, alert: Alert) -> None:
+        """Pass an alert to all sinks."""
+        self._has_alert = self._has_alert or alert.event_type == "alert"
+        self._n_started[alert.event_type] += alert.state == "started"
+        with self.progress.paused():
+            for sink in self._sinks:
+                sink.emit(alert)
+
+    def report_problem(self, problem: SensorError | str) -> None:
+        """Say what could not be read or written; the rest of the run goes on."""
+        self._has_problem = True
+        with self.progress.paused():
+            say(str(problem))
+
+    def report_end(self, totals: Mapping[str, Any], config: Config, received: int | None) -> None:
+        """Say how the run ended; a summary and hints only beside text, which is for people."""
+        from sensor.console import hint_lines, summary_lines
+
+        if received is not None:
+            name = signal.Signals(received).name
+            say(f"ended by {name} after {totals['packets']:,} packets: what was read is judged")
+        if self._alert_format == "text":
+            for line in summary_lines(totals, self._n_started["alert"], self._n_started["review"]):
+                say(line)
+            for line in hint_lines(totals, config):
+                say(f"hint: {line}")
+
+    def exit_status(self, received: int | None, alert_status: int | None) -> int:
+        """Return the exit status: a signal, then alerts if asked for, then problems."""
+        if received is not None:
+            return _EXIT_SIGNAL + received
+        if alert_status is not None and self._has_alert:
+            return alert_status
+        return EXIT_FAILURE if self._has_problem else EXIT_OK
+
+
+def _wants_colour() -> bool:
+    """Colour for a terminal, unless NO_COLOR (no-color.org) or a dumb terminal says otherwise."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+@main.command(
+    epilog=_examples("spamsensor decode monday.pcap | less", "spamsensor decode monday.pcap --packet 17")
+)
+@click.argument("capture", metavar="CAPTURE", required=False)
+@_config_option
+@click.option(
+    "--packet",
+    "number",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Show the columns and the bytes of packet N, counted from 1.  [default: one line per packet]",
+)
+def decode(capture: str | None, config_path: str | None, number: int | None) -> int:
+    """Show what decoding makes of the packets of a capture, for debugging.
+
+    Without --packet: number, time, length and status of each packet, and the addresses of mail, DNS, ARP and
+    DHCP. With it, the bytes are shown as they are: content and passwords, too.
+    """
+    if capture is None:
+        raise ConfigError("no capture given: name one file, or '-' for standard input")
+    config = _load_config(config_path, ())
+
+    from sensor.capture.merge import open_captures
+    from sensor.dump import packet_detail, packet_lines
+
+    if _must_compile():
+        say(_COMPILING)
+
+    problems: list[str] = []
+
+    def on_problem(problem: CaptureError | str) -> None:
+        problems.append(str(problem))
+        say(str(problem))
+
+    with contextlib.closing(open_captures([capture], on_problem=on_problem)) as batches:
+        if number is None:
+            lines: Iterable[str] = packet_lines(batches, config.mail_ports)
+        else:
+            lines = packet_detail(batches, number, config.mail_ports)
+            if not lines:
+                _no_such_packet(capture, number)
+        for line in lines:
+            click.echo(line)
+    return EXIT_FAILURE if problems else EXIT_OK
+
+
+def _no_such_packet(capture: str, number: int) -> NoReturn:
+    raise CaptureError(f"{capture}: there is no packet {number}")
+
+
+@main.command(epilog=_examples("spamsensor check", "spamsensor check --config site.toml"))
+@_config_option
+@_home_net_option
+def check(config_path: str | None, home_nets: tuple[str, ...]) -> int:
+    """Validate the configuration, and say what it means, the memory it takes, and what is missing."""
+    import time
+
+    config = _load_config(config_path, home_nets)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        must_compile = _must_compile()
+
+    from sensor.config import describe
+    from sensor.pipeline import memory_plan
+
+    lines = [("configuration", config_path or "none: the defaults"), *describe(config, time.time_ns())]
+    plan = memory_plan(config)
+    lines.append(("memory", f"{_mib(sum(plan.values()))} for tables, allocated at the start, as follows"))
+    lines += [("", f"{_mib(size):>12}  {name}") for name, size in sorted(plan.items(), key=_by_size)]
+    missing = [str(warning.message) for warning in caught]
+    if must_compile and not missing:
+        missing.append("compiled kernels: the next run compiles them, which takes a minute")
+    lines += [("missing" if row == 0 else "", text) for row, text in enumerate(missing or ["nothing"])]
+    for label, text in lines:
+        click.echo(f"{label:<15}{text}".rstrip())
+    return EXIT_OK
+
+
+def _by_size(item: tuple[str, int]) -> tuple[int, str]:
+    return -item[1], item[0]
+
+
+def _mib(n_bytes: int) -> str:
+    return f"{n_bytes / (1 << 20):,.1f} MiB"
+
+
+@main.command(epilog=_examples("spamsensor schema alert > alert.schema.json"))
+@click.argument("record", type=click.Choice(["alert"]))
+def schema(record: str) -> int:  # noqa: ARG001 - one kind of record so far
+    """Print the JSON Schema (draft 2020-12) of a record of --format json."""
+    import json
+
+    from sensor.alerts.formats import alert_schema
+
+    click.echo(json.dumps(alert_schema(), indent=2))
+    return EXIT_OK

@@ -1,0 +1,136 @@
+"""What a person at a terminal sees beside the alerts: the progress bar, the summary, and hints."""
+
+# ruff: noqa: PLC0415 - rich is imported only for a terminal
+
+from __future__ import annotations
+
+import contextlib
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from sensor.notation import counted, day_and_second, duration_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sensor.config import Config
+
+_MB: Final = 1e6
+_UNDECODED: Final = ("unknown_link_type", "unknown_tunnel", "too_deep", "malformed", "truncated")
+
+
+class Progress(Protocol):
+    """Shows how far a run is."""
+
+    def update(self, bytes_read: int, n_packets: int) -> None:
+        """Show a new position: in the input, in bytes, and in packets so far."""
+
+    def paused(self) -> contextlib.AbstractContextManager[None]:
+        """Clear the line while something else is written to the terminal."""
+
+    def close(self) -> None:
+        """Take the bar away."""
+
+
+class NoProgress:
+    """Shows nothing: standard error is no terminal, or nobody wants it."""
+
+    def update(self, bytes_read: int, n_packets: int) -> None:
+        """Show nothing."""
+
+    def paused(self) -> contextlib.AbstractContextManager[None]:
+        """Clear nothing."""
+        return contextlib.nullcontext()
+
+    def close(self) -> None:
+        """Take nothing away."""
+
+
+class ProgressBar:
+    """A bar on standard error with the share done, the rate and the time left; only a rate for endless input.
+
+    ``bytes_total``: size of the input, None if unknown.
+    """
+
+    def __init__(self, bytes_total: int | None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bar = RichProgress(
+            TextColumn("replay"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self._bar.add_task("", total=bytes_total, rate="")
+        self._bar.start()
+
+    def update(self, bytes_read: int, n_packets: int) -> None:
+        """Show a new position and the mean rates so far."""
+        task = self._bar.tasks[self._task]
+        elapsed = task.elapsed or 0.0
+        if elapsed:
+            rate = f"{bytes_read / _MB / elapsed:,.0f} MB/s {n_packets / elapsed:,.0f} packets/s"
+            self._bar.update(self._task, completed=bytes_read, rate=rate)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Clear the line while something else is written to the terminal."""
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+
+def summary_lines(stats: Mapping[str, Any], n_alerts: int, n_reviews: int) -> list[str]:
+    """Say what a run was. ``stats``: the keys of ``--stats``; then the devices alerted on and reviewed."""
+    span = ""
+    if stats["packets"]:
+        first, last = stats["first_ts"], stats["last_ts"]
+        seconds = (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
+        span = f" from {day_and_second(first)} on, {duration_text(seconds)}"
+    size, seconds, rate = stats["bytes"] / _MB, stats["wall_seconds"], stats["packets_per_second"]
+    seen = [
+        counted(stats["devices"], "device"),
+        counted(stats["smtp_flows"], "mail connection"),
+        counted(stats["mx_queries"], "MX look-up"),
+    ]
+    return [
+        f"read {stats['packets']:,} packets{span}: {size:,.1f} MB in {seconds:.1f} s, {rate:,.0f} packets/s",
+        f"saw {', '.join(seen)}: {counted(n_alerts, 'alert')}, {n_reviews:,} for review",
+    ]
+
+
+def hint_lines(stats: Mapping[str, Any], config: Config) -> list[str]:
+    """Say what looks like a capture or a setting that hides what matters."""
+    hints = []
+    if stats["packets"] == 0:
+        return ["no packets at all: nothing was judged"]
+    if stats["devices"] == 0:
+        nets = ", ".join(map(str, config.home_nets))
+        hints.append(
+            f"no packet from a home network ({nets}): are the addresses public? name them with --home-net"
+        )
+    if stats["smtp_flows"] and not stats["dns_queries"]:
+        hints.append(
+            "no DNS seen: look-ups tell most about a sender; does the mirror show the way to the resolver?"
+        )
+    if bool(stats["smtp_commands"]) != bool(stats["smtp_replies"]):
+        seen = "clients" if stats["smtp_commands"] else "servers"
+        hints.append(f"only the mail {seen} were seen, not their peers: mirror both directions")
+    undecoded = sum(stats["frames"].get(status, 0) for status in _UNDECODED)
+    if undecoded * 2 > stats["packets"]:
+        hints.append(f"{undecoded:,} packets could not be decoded: frames in --stats says why")
+    return hints

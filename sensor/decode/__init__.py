@@ -1,0 +1,1 @@
+"""From bytes to headers and messages; sans-io, stateless."""

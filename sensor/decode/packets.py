@@ -1,0 +1,263 @@
+"""Packet columns: the decoded headers of the frames that matter; all else is counted and passed over."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sensor.decode.ip import IpProtocol, decode_ip, read_ip_addresses
+from sensor.decode.link import EtherType, decode_link, read_stations
+from sensor.decode.status import UNDECIDED, FrameStatus
+from sensor.decode.transport import decode_tcp, decode_udp
+from sensor.decode.wire import read_u8, read_u16, read_u32
+from sensor.jit import inlined, kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from sensor.decode.wire import Bytes
+
+PACKET_DTYPE = np.dtype(
+    [
+        ("ts_ns", np.int64),
+        ("src_hi", np.int64),
+        ("src_lo", np.int64),
+        ("dst_hi", np.int64),
+        ("dst_lo", np.int64),
+        ("src_mac", np.int64),  # -1 not known
+        ("dst_mac", np.int64),
+        ("payload_start", np.int64),  # layer-4 payload in the batch's data
+        ("payload_end", np.int64),  # end of what was captured of it
+        ("payload_len", np.int64),  # its length on the wire
+        ("seq", np.int64),
+        ("ack", np.int64),
+        ("frame", np.int64),  # row of the frame in its batch
+        ("vlan", np.int32),
+        ("src_port", np.int32),
+        ("dst_port", np.int32),
+        ("tcp_flags", np.int32),
+        ("status", np.int32),  # FrameStatus: MAIL, DNS or LAN
+        ("proto", np.int32),  # IANA protocol number; for ARP, the EtherType
+    ]
+)
+
+N_PORTS = 65536
+_DNS_PORT = 53  # RFC 1035 section 4.2
+_DHCP_PORTS = (67, 68)  # RFC 2131 section 4.1
+
+
+class PortClass(IntEnum):
+    """What a port number makes of a packet; mail is TCP only, DHCP is UDP only."""
+
+    OTHER = 0
+    MAIL = 1
+    DNS = 2
+    DHCP = 3
+
+
+def port_classes(mail_ports: Iterable[int]) -> NDArray[np.uint8]:
+    """Return the table that ``decode_batch`` looks ports up in: PortClass, u8[65536].
+
+    Raises ValueError for a mail port that is no port, or that DNS or DHCP has.
+    """
+    table = np.zeros(N_PORTS, dtype=np.uint8)
+    table[_DNS_PORT] = PortClass.DNS
+    table[list(_DHCP_PORTS)] = PortClass.DHCP
+    for port in mail_ports:
+        if not 0 < port < N_PORTS or table[port] not in (PortClass.OTHER, PortClass.MAIL):
+            raise ValueError(f"port {port} cannot be a mail port")
+        table[port] = PortClass.MAIL
+    return table
+
+
+@inlined
+def tcp_status(a: int, b: int) -> int:
+    """Return the status of a TCP segment between ports of the classes ``a`` and ``b``."""
+    if PortClass.MAIL in (a, b):
+        return FrameStatus.MAIL
+    if PortClass.DNS in (a, b):
+        return FrameStatus.DNS
+    return FrameStatus.OTHER
+
+
+@inlined
+def udp_status(a: int, b: int) -> int:
+    """Return the status of a UDP datagram between ports of the classes ``a`` and ``b``."""
+    if PortClass.DNS in (a, b):
+        return FrameStatus.DNS
+    if PortClass.DHCP in (a, b):
+        return FrameStatus.LAN
+    return FrameStatus.OTHER
+
+
+@inlined
+def is_row(status: int) -> bool:
+    """Tell whether a frame of this status becomes a row."""
+    return status in (FrameStatus.MAIL, FrameStatus.DNS, FrameStatus.LAN)
+
+
+@inlined
+def fill_payload(packet: Any, pos: int, end: int, payload_len: int) -> None:
+    """Store a payload's place: ``payload_len`` bytes on the wire, captured up to ``end`` at most."""
+    packet["payload_start"] = pos
+    packet["payload_end"] = min(end, pos + payload_len)
+    packet["payload_len"] = payload_len
+
+
+@inlined
+def fill_arp(packet: Any, pos: int, end: int, wire_end: int) -> None:
+    """Store the columns of an ARP frame; its payload is all that follows, padding included."""
+    packet["src_hi"] = packet["src_lo"] = packet["dst_hi"] = packet["dst_lo"] = 0
+    packet["src_port"] = packet["dst_port"] = 0
+    packet["seq"] = packet["ack"] = packet["tcp_flags"] = 0
+    packet["proto"] = EtherType.ARP
+    fill_payload(packet, pos, end, wire_end - pos)
+
+
+@inlined
+def fill_ip(data: Bytes, packet: Any, network: int, end: int, ethertype: int, proto: int) -> None:
+    """Store the columns of an IP header at ``network``."""
+    src_hi, src_lo, dst_hi, dst_lo = read_ip_addresses(data, network, end, ethertype)
+    packet["src_hi"] = src_hi
+    packet["src_lo"] = src_lo
+    packet["dst_hi"] = dst_hi
+    packet["dst_lo"] = dst_lo
+    packet["proto"] = proto
+
+
+@inlined
+def fill_tcp(data: Bytes, packet: Any, segment: int, end: int) -> None:
+    """Store the columns that TCP alone has (RFC 9293 section 3.1)."""
+    packet["seq"] = read_u32(data, segment + 4, end)
+    packet["ack"] = read_u32(data, segment + 8, end)
+    packet["tcp_flags"] = read_u8(data, segment + 13, end)
+
+
+@inlined
+def fill_udp(packet: Any) -> None:
+    """Clear the columns that TCP alone has."""
+    packet["seq"] = packet["ack"] = packet["tcp_flags"] = 0
+
+
+@inlined
+def decode_segment(
+    data: Bytes,
+    pos: int,
+    end: int,
+    wire_end: int,
+    proto: int,
+    port_class: NDArray[np.uint8],
+    packet: Any,
+    weirds: NDArray[np.int64],
+) -> int:
+    """Decode the TCP or UDP header at ``pos`` and return the frame's status; the ports decide it."""
+    if proto == IpProtocol.TCP:
+        status, payload, payload_len = decode_tcp(data, pos, end, wire_end, weirds)
+    else:
+        status, payload, payload_len = decode_udp(data, pos, end, wire_end, weirds)
+    if status != UNDECIDED:
+        return status
+    src_port, dst_port = read_u16(data, pos, end), read_u16(data, pos + 2, end)
+    src_class, dst_class = int(port_class[src_port]), int(port_class[dst_port])
+    if src_class == PortClass.OTHER and dst_class == PortClass.OTHER:
+        return FrameStatus.OTHER
+    if proto == IpProtocol.TCP:
+        status = tcp_status(src_class, dst_class)
+        fill_tcp(data, packet, pos, end)
+    else:
+        status = udp_status(src_class, dst_class)
+        fill_udp(packet)
+    packet["src_port"] = src_port
+    packet["dst_port"] = dst_port
+    fill_payload(packet, payload, end, payload_len)
+    return status
+
+
+@inlined
+def decode_ip_packet(
+    data: Bytes,
+    network: int,
+    end: int,
+    wire_end: int,
+    ethertype: int,
+    port_class: NDArray[np.uint8],
+    packet: Any,
+    weirds: NDArray[np.int64],
+) -> int:
+    """Decode the IP packet at ``network`` and return the frame's status."""
+    status, proto, segment, segment_end, segment_wire_end = decode_ip(
+        data, network, end, wire_end, ethertype, weirds
+    )
+    if status != UNDECIDED:
+        return status
+    status = decode_segment(data, segment, segment_end, segment_wire_end, proto, port_class, packet, weirds)
+    if is_row(status):
+        fill_ip(data, packet, network, end, ethertype, proto)
+    return status
+
+
+@inlined
+def decode_frame(
+    data: Bytes, frame: Any, port_class: NDArray[np.uint8], packet: Any, weirds: NDArray[np.int64]
+) -> int:
+    """Decode one frame (a FRAME_DTYPE record) and return its status.
+
+    ``packet``, a PACKET_DTYPE record, is whole but for its ``frame`` column if the status is one that becomes
+    a row; else it is unspecified.
+    """
+    start, link_type = frame["offset"], frame["link_type"]
+    end = start + frame["captured_len"]
+    wire_end = max(end, start + frame["wire_len"])
+    status, ethertype, network, vlan = decode_link(data, start, end, link_type)
+    if status != UNDECIDED:
+        return status
+    if ethertype == EtherType.ARP:
+        status = FrameStatus.LAN
+        fill_arp(packet, network, end, wire_end)
+    else:
+        status = decode_ip_packet(data, network, end, wire_end, ethertype, port_class, packet, weirds)
+    if is_row(status):
+        src_mac, dst_mac = read_stations(data, start, end, link_type)
+        packet["ts_ns"] = frame["ts_ns"]
+        packet["src_mac"] = src_mac
+        packet["dst_mac"] = dst_mac
+        packet["vlan"] = vlan
+        packet["status"] = status
+    return status
+
+
+@kernel
+def decode_batch(
+    data: Bytes,
+    frames: NDArray[Any],
+    first: int,
+    port_class: NDArray[np.uint8],
+    packets: NDArray[Any],
+    status_counts: NDArray[np.int64],
+    weirds: NDArray[np.int64],
+) -> tuple[int, int]:
+    """Decode the headers of ``frames[first:]`` and return (packets written, frame to resume at).
+
+    ``data``: u8[n_bytes], the batch's bytes; ``frames``: FRAME_DTYPE[n_frames], each within ``data``;
+    ``port_class``: u8[65536], ``port_classes``; ``packets``: PACKET_DTYPE[n_out], n_out > 0, out, one row per
+    frame whose status is MAIL, DNS or LAN, and unspecified behind those; ``status_counts``:
+    i64[N_FRAME_STATUSES] and ``weirds``: i64[N_WEIRDS], in/out, counted up.
+
+    The frame to resume at is ``len(frames)`` when all were decoded; else ``packets`` was full. Exactly one
+    status is counted for each frame before it.
+    """
+    n_packets = 0
+    for row in range(first, len(frames)):
+        if n_packets == len(packets):
+            return n_packets, row
+        packet = packets[n_packets]
+        status = decode_frame(data, frames[row], port_class, packet, weirds)
+        status_counts[status] += 1
+        if is_row(status):
+            packet["frame"] = row
+            n_packets += 1
+    return n_packets, len(frames)

@@ -1,0 +1,337 @@
+"""The features of a device: what the model sees of it, and nothing else.
+
+docs/detection.md lists them. Unknown is NaN, never zero: a site whose DNS does not pass the mirror, a dialogue
+under TLS, a device without a past. A share of few things is shrunk towards zero, n / (n + k), so that one
+refusal of one mail is no "100 %".
+"""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from sensor.devices.activity import BURST_S, HeloKind, advance_slots
+from sensor.devices.table import (
+    DAY_NS,
+    HLL_REGISTERS,
+    N_COUNTS,
+    N_DESTINATIONS,
+    N_HELO,
+    N_OPERATORS,
+    N_RECENT,
+    RECENT_SLOTS,
+    SECOND_NS,
+    SLOTS,
+    Count,
+    DeviceTables,
+    Recent,
+)
+from sensor.jit import i64, inner, kernel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Needs(IntEnum):
+    """What must be visible for a feature to be known."""
+
+    FLOWS = 0
+    CLEARTEXT = 1
+    DNS = 2
+    PAST = 3
+
+
+class FeatureInfo(NamedTuple):
+    """What a feature is. ``direction``: +1 more is more suspicious, -1 less, 0 neither."""
+
+    name: str
+    unit: str
+    needs: Needs
+    direction: int
+    meaning: str
+
+
+class Feature(IntEnum):
+    """Columns of the feature matrix."""
+
+    SMTP25_1H = 0
+    SMTP25_24H = 1
+    SUBMISSION_1H = 2
+    SUBMISSION_24H = 3
+    BURST = 4
+    DESTINATIONS_24H = 5
+    DESTINATIONS_1M = 6
+    SUBMISSION_OPERATORS_24H = 7
+    OPERATORS25_24H = 8
+    ONE_DESTINATION_SHARE = 9
+    UNRESOLVED_SHARE = 10
+    REJECT_SHARE = 11
+    NO_RETRY_SHARE = 12
+    BLOCKLISTED_24H = 13
+    NO_ANSWER_SHARE = 14
+    MX_1H = 15
+    MX_24H = 16
+    DNSBL_24H = 17
+    DNS_OUTSIDE_SHARE = 18
+    AUTH_FAILED_24H = 19
+    AUTH_FAILED_OPERATORS = 20
+    ACCEPTED_SHARE = 21
+    TLS_EMPTY_SHARE = 22
+    HELO_NAMES = 23
+    HELO_ODD = 24
+    INBOUND_24H = 25
+    INBOUND_MESSAGES = 26
+    INBOUND_LOCAL_24H = 27
+    SILENT_DAYS = 28
+    ACTIVE_DAYS_14 = 29
+    VERSUS_USUAL = 30
+    REJECT_VERSUS_USUAL = 31
+    KNOWN_SERVER = 32
+    MESSAGES_24H = 33
+
+
+N_FEATURES = len(Feature)
+
+FEATURES: tuple[FeatureInfo, ...] = (
+    FeatureInfo(
+        "smtp25_conn_1h", "connections/h", Needs.FLOWS, +1, "connections to port 25 outside, last hour"
+    ),
+    FeatureInfo(
+        "smtp25_conn_24h", "connections/day", Needs.FLOWS, +1, "connections to port 25 outside, last day"
+    ),
+    FeatureInfo(
+        "submission_conn_1h", "connections/h", Needs.FLOWS, +1, "connections to submission ports, last hour"
+    ),
+    FeatureInfo(
+        "submission_conn_24h", "connections/day", Needs.FLOWS, +1, "connections to submission ports, last day"
+    ),
+    FeatureInfo("conn_burst", "connections", Needs.FLOWS, +1, "mail connections, fading over 15 s"),
+    FeatureInfo("dst_distinct_24h", "servers", Needs.FLOWS, +1, "mail servers contacted, last day"),
+    FeatureInfo("dst_distinct_1m", "servers", Needs.FLOWS, +1, "mail servers contacted, last minute"),
+    FeatureInfo(
+        "submission_operators_distinct_24h",
+        "operators",
+        Needs.FLOWS,
+        +1,
+        "mail operators contacted on submission ports, last day",
+    ),
+    FeatureInfo(
+        "operators25_distinct_24h",
+        "operators",
+        Needs.FLOWS,
+        +1,
+        "mail operators contacted on port 25, last day",
+    ),
+    FeatureInfo("one_dst_share_24h", "share", Needs.FLOWS, -1, "share of the busiest mail server"),
+    FeatureInfo(
+        "nodns_share_24h", "share", Needs.DNS, +1, "connections to addresses that the device never looked up"
+    ),
+    FeatureInfo("reject_share_24h", "share", Needs.CLEARTEXT, +1, "replies that refuse for good (5yz)"),
+    FeatureInfo(
+        "tempfail_noretry_share", "share", Needs.CLEARTEXT, +1, "deferred mail that was never tried again"
+    ),
+    FeatureInfo("blocklisted_24h", "replies", Needs.CLEARTEXT, +1, "replies that name a block list"),
+    FeatureInfo("noanswer_share_24h", "share", Needs.FLOWS, +1, "attempts without an answer, or refused"),
+    FeatureInfo("mx_query_1h", "queries/h", Needs.DNS, +1, "look-ups of mail exchanges, last hour"),
+    FeatureInfo("mx_query_24h", "queries/day", Needs.DNS, +1, "look-ups of mail exchanges, last day"),
+    FeatureInfo("dnsbl_query_24h", "queries/day", Needs.DNS, +1, "look-ups in DNS block lists"),
+    FeatureInfo("ext_resolver_share", "share", Needs.DNS, +1, "queries past the site's resolvers"),
+    FeatureInfo("auth_failed_24h", "logins/day", Needs.CLEARTEXT, +1, "failed logins"),
+    FeatureInfo(
+        "auth_failed_operators", "operators", Needs.CLEARTEXT, +1, "mail operators at which logins failed"
+    ),
+    FeatureInfo(
+        "accepted_share_24h", "share", Needs.FLOWS, -1, "messages that were accepted, or seem so under TLS"
+    ),
+    FeatureInfo(
+        "tls_empty_share_24h", "share", Needs.FLOWS, +1, "encrypted connections too small for a message"
+    ),
+    FeatureInfo("helo_distinct", "names", Needs.CLEARTEXT, +1, "names that the device gives itself"),
+    FeatureInfo(
+        "helo_odd", "yes/no", Needs.CLEARTEXT, +1, "greets as an address or a word, not as a host name"
+    ),
+    FeatureInfo("inbound25_24h", "connections/day", Needs.FLOWS, -1, "mail connections from outside"),
+    FeatureInfo(
+        "inbound_messages", "messages/day", Needs.FLOWS, -1, "messages that the device accepted as a server"
+    ),
+    FeatureInfo("inbound_local_24h", "connections/day", Needs.FLOWS, -1, "mail connections from inside"),
+    FeatureInfo("silent_days", "days", Needs.PAST, +1, "days watched before its first mail"),
+    FeatureInfo("active_days_14", "days", Needs.PAST, -1, "days with mail, of the last 14"),
+    FeatureInfo(
+        "conn_vs_usual", "times", Needs.PAST, +1, "connections of the last day over those of a usual day"
+    ),
+    FeatureInfo("reject_vs_usual", "share", Needs.PAST, +1, "refusals above the usual share"),
+    FeatureInfo("known_server", "yes/no", Needs.FLOWS, 0, "configured as a mail server"),
+    FeatureInfo("messages_24h", "messages/day", Needs.CLEARTEXT, +1, "messages attempted"),
+)
+
+#: Whole days with mail that make a past to compare with.
+USUAL_DAYS = 3
+#: An encrypted connection that is large enough for a message was accepted more often than not.
+INFERRED_WEIGHT = 0.8
+
+_C = Count
+_LITERAL_OR_BARE = int(HeloKind.LITERAL | HeloKind.BARE)
+_SMTP25, _SUBMISSION, _INBOUND, _INBOUND_LOCAL = (
+    int(_C.SMTP25),
+    int(_C.SUBMISSION),
+    int(_C.INBOUND),
+    int(_C.INBOUND_LOCAL),
+)
+_INBOUND_MESSAGES, _CLOSED, _UNANSWERED, _REFUSED = (
+    int(_C.INBOUND_MESSAGES),
+    int(_C.CLOSED),
+    int(_C.UNANSWERED),
+    int(_C.REFUSED),
+)
+_TLS, _MESSAGES, _ACCEPTED, _REPLIES = int(_C.TLS), int(_C.MESSAGES), int(_C.ACCEPTED), int(_C.REPLIES)
+_REJECTED_5XX, _BLOCKLISTED, _AUTH_FAILED = int(_C.REJECTED_5XX), int(_C.BLOCKLISTED), int(_C.AUTH_FAILED)
+_RESOLVABLE, _UNRESOLVED, _DNS = int(_C.RESOLVABLE), int(_C.UNRESOLVED), int(_C.DNS)
+_DNS_OUTSIDE, _MX, _DNSBL, _TLS_EMPTY = int(_C.DNS_OUTSIDE), int(_C.MX), int(_C.DNSBL), int(_C.TLS_EMPTY)
+_INFERRED, _ANSWERED = int(_C.INFERRED), int(_C.ANSWERED)
+_R_SMTP25, _R_SUBMISSION, _R_MX = int(Recent.SMTP25), int(Recent.SUBMISSION), int(Recent.MX)
+
+_MINUTE_NS = 60 * SECOND_NS
+
+
+@inner
+def estimate_destinations(t: DeviceTables, row: int) -> float:
+    """Return HyperLogLog's estimate of the distinct destinations of the last day (Flajolet et al. 2007, figure 3)."""
+    total = 0.0
+    zeros = 0
+    for k in range(HLL_REGISTERS):
+        rank = 0
+        for slot in range(SLOTS):
+            rank = max(rank, i64(t.registers[row, slot, k]))
+        total += 2.0**-rank
+        if rank == 0:
+            zeros += 1
+    estimate = 0.709 * HLL_REGISTERS * HLL_REGISTERS / total
+    if estimate <= 2.5 * HLL_REGISTERS and zeros > 0:
+        estimate = HLL_REGISTERS * np.log(HLL_REGISTERS / zeros)
+    return estimate
+
+
+@inner
+def share(part: float, whole: int, shrink: float) -> float:
+    """Return ``part / (whole + shrink)``, NaN if there is nothing to take a share of."""
+    if whole == 0:
+        return np.nan
+    return part / (whole + shrink)
+
+
+@kernel
+def compute_features(
+    t: DeviceTables, rows: NDArray[np.int64], n_rows: int, now_ns: int, out: NDArray[np.float64]
+) -> None:
+    """Fill ``out[:n_rows]``, f8[n, N_FEATURES], with the features of the devices in ``rows[:n_rows]`` at ``now_ns``."""
+    for i in range(n_rows):
+        row = rows[i]
+        advance_slots(t, row, now_ns)
+        fill_features(t, row, now_ns, out[i])
+
+
+@inner
+def fill_features(t: DeviceTables, row: int, now_ns: int, f: NDArray[np.float64]) -> None:
+    """Fill one device's features into ``f``, f8[N_FEATURES]."""
+    device = t.devices[row]
+    day, hour = t.day, t.hour
+    day[:] = 0
+    for slot in range(SLOTS):
+        for k in range(N_COUNTS):
+            day[k] += t.counts[row, slot, k]
+    hour[:] = 0
+    for slot in range(RECENT_SLOTS):
+        for k in range(N_RECENT):
+            hour[k] += t.recent[row, slot, k]
+
+    in_day = 0
+    in_minute = 0
+    busiest = i64(0)
+    connections = i64(0)
+    for k in range(N_DESTINATIONS):
+        destination = t.destinations[row, k]
+        if destination["last_ns"] == 0 or now_ns - destination["last_ns"] > DAY_NS:
+            continue
+        in_day += 1
+        recently = i64(destination["count"]) + i64(destination["count_before"])
+        connections += recently
+        busiest = max(busiest, recently)
+        if now_ns - destination["last_ns"] <= _MINUTE_NS:
+            in_minute += 1
+    operators = 0
+    operators_25 = 0
+    failing = 0
+    for k in range(N_OPERATORS):
+        operator = t.operators[row, k]
+        if operator["last_25_ns"] != 0 and now_ns - operator["last_25_ns"] <= DAY_NS:
+            operators_25 += 1
+        if operator["last_submission_ns"] != 0 and now_ns - operator["last_submission_ns"] <= DAY_NS:
+            operators += 1
+        if operator["last_auth_failed_ns"] != 0 and now_ns - operator["last_auth_failed_ns"] <= DAY_NS:
+            failing += 1
+    helo_names = 0
+    for k in range(N_HELO):
+        if t.helo[row, k] != 0:
+            helo_names += 1
+
+    outbound = day[_SMTP25] + day[_SUBMISSION]
+    f[Feature.SMTP25_1H] = hour[_R_SMTP25]
+    f[Feature.SMTP25_24H] = day[_SMTP25]
+    f[Feature.SUBMISSION_1H] = hour[_R_SUBMISSION]
+    f[Feature.SUBMISSION_24H] = day[_SUBMISSION]
+    f[Feature.BURST] = device["burst"] * math.exp(-max(now_ns - device["burst_ns"], 0) / SECOND_NS / BURST_S)
+    f[Feature.DESTINATIONS_24H] = (
+        max(float(in_day), estimate_destinations(t, row)) if device["destinations_lost"] != 0 else in_day
+    )
+    f[Feature.DESTINATIONS_1M] = in_minute
+    f[Feature.SUBMISSION_OPERATORS_24H] = operators
+    f[Feature.OPERATORS25_24H] = operators_25
+    f[Feature.ONE_DESTINATION_SHARE] = share(busiest, connections, 0.0)
+    f[Feature.UNRESOLVED_SHARE] = share(day[_UNRESOLVED], day[_RESOLVABLE], 2.0)
+    f[Feature.REJECT_SHARE] = share(day[_REJECTED_5XX], day[_REPLIES], 3.0)
+    f[Feature.NO_RETRY_SHARE] = share(
+        t.retry_counts[row, 1], t.retry_counts[row, 0] + t.retry_counts[row, 1], 3.0
+    )
+    has_text = day[_ANSWERED] > 0 or day[_MESSAGES] > 0 or helo_names > 0
+    f[Feature.BLOCKLISTED_24H] = day[_BLOCKLISTED] if has_text else np.nan
+    # What is still open counts as answered: at a flood's beginning nothing has timed out yet.
+    f[Feature.NO_ANSWER_SHARE] = share(day[_UNANSWERED] + day[_REFUSED], max(outbound, day[_CLOSED]), 2.0)
+    has_dns = t.totals[row, _DNS] > 0
+    f[Feature.MX_1H] = hour[_R_MX] if has_dns else np.nan
+    f[Feature.MX_24H] = day[_MX] if has_dns else np.nan
+    f[Feature.DNSBL_24H] = day[_DNSBL] if has_dns else np.nan
+    f[Feature.DNS_OUTSIDE_SHARE] = share(day[_DNS_OUTSIDE], day[_DNS], 5.0)
+    f[Feature.AUTH_FAILED_24H] = day[_AUTH_FAILED] if has_text else np.nan
+    f[Feature.AUTH_FAILED_OPERATORS] = failing if has_text else np.nan
+    sent = day[_MESSAGES] + day[_INFERRED] + day[_TLS_EMPTY]
+    f[Feature.ACCEPTED_SHARE] = share(day[_ACCEPTED] + INFERRED_WEIGHT * day[_INFERRED], sent, 3.0)
+    f[Feature.TLS_EMPTY_SHARE] = share(day[_TLS_EMPTY], day[_TLS], 3.0)
+    f[Feature.HELO_NAMES] = helo_names if has_text else np.nan
+    f[Feature.HELO_ODD] = np.nan
+    if has_text:
+        f[Feature.HELO_ODD] = 1.0 if device["helo_kinds"] & _LITERAL_OR_BARE != 0 else 0.0
+    f[Feature.INBOUND_24H] = day[_INBOUND]
+    f[Feature.INBOUND_MESSAGES] = day[_INBOUND_MESSAGES]
+    f[Feature.INBOUND_LOCAL_24H] = day[_INBOUND_LOCAL]
+    f[Feature.SILENT_DAYS] = (
+        (device["mail_first_ns"] - device["first_ns"]) / DAY_NS if device["mail_first_ns"] >= 0 else np.nan
+    )
+    days = device["active_days"]
+    active = 0
+    for _ in range(14):
+        active += days & 1
+        days >>= 1
+    f[Feature.ACTIVE_DAYS_14] = active
+    f[Feature.VERSUS_USUAL] = (
+        (outbound + 10.0) / (device["usual_day"] + 10.0) if device["usual_days"] >= USUAL_DAYS else np.nan
+    )
+    rejected = share(day[_REJECTED_5XX], day[_REPLIES], 3.0)
+    f[Feature.REJECT_VERSUS_USUAL] = (
+        rejected - device["usual_reject"] if device["usual_days"] >= USUAL_DAYS else np.nan
+    )
+    f[Feature.KNOWN_SERVER] = device["is_known_server"]
+    f[Feature.MESSAGES_24H] = day[_MESSAGES] + day[_INFERRED] if has_text else np.nan

@@ -1,0 +1,215 @@
+"""Which device an address belongs to, and which addresses are at home.
+
+A device is its MAC address. A MAC that sends packets of outside addresses, or of more home addresses than one
+device has, belongs to a router: behind it the key is the address and the VLAN.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sensor.decode.status import Eviction
+from sensor.devices.table import (
+    DAY_NS,
+    KEY_ADDRESS,
+    KEY_FREE,
+    KEY_MAC,
+    MAX_PROBES,
+    N_ADDRESSES,
+    N_ROUTERS,
+    RECENT_SLOT_NS,
+    SLOT_NS,
+    DeviceTables,
+)
+from sensor.hashing import hash_halves, mix
+from sensor.jit import i64, inner, spliced
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_EVICTED = int(Eviction.DEVICE)
+_GROUP_BIT = 1 << 40  # of a MAC address: multicast and broadcast
+_IPV4_MAPPED = 0xFFFF << 32
+
+
+@inner
+def is_in_networks(networks: NDArray[np.int64], hi: int, lo: int) -> bool:
+    """Tell whether an address lies in one of the networks, i8[k, 4]: network and mask, upper and lower half each."""
+    for i in range(networks.shape[0]):
+        if (hi & networks[i, 2]) == networks[i, 0] and (lo & networks[i, 3]) == networks[i, 1]:
+            return True
+    return False
+
+
+@inner
+def is_unicast(hi: int, lo: int) -> bool:
+    """Tell whether an address can be one host's: no multicast, broadcast or unspecified address (RFC 6890)."""
+    if hi == 0:
+        if (lo >> 32) != 0xFFFF:
+            return False  # ::, ::1 and the deprecated forms
+        first = (lo >> 24) & 0xFF
+        return first not in (0, 127) and first < 224
+    return ((hi >> 56) & 0xFF) != 0xFF
+
+
+@spliced
+def is_router(routers: NDArray[np.int64], mac: int) -> bool:
+    """Tell whether a MAC is known to carry other hosts' traffic."""
+    for probe in range(MAX_PROBES):
+        known = routers[(mix(mac & 0x7FFFFFFF) + probe) % N_ROUTERS]
+        if known == mac:
+            return True
+        if known == 0:
+            return False
+    return False
+
+
+@inner
+def note_router(routers: NDArray[np.int64], mac: int) -> None:
+    """Note that a MAC carries other hosts' traffic; when the table is full, later ones are not noted."""
+    if mac <= 0 or mac & _GROUP_BIT != 0:
+        return
+    for probe in range(MAX_PROBES):
+        place = (mix(mac & 0x7FFFFFFF) + probe) % N_ROUTERS
+        if routers[place] == mac:
+            return
+        if routers[place] == 0:
+            routers[place] = mac
+            return
+
+
+@spliced
+def find_device(t: DeviceTables, mac: int, hi: int, lo: int, vlan: int, ts_ns: int) -> int:
+    """Return the row of the device with this MAC and address, a new one if need be."""
+    kind, key_hi, key_lo, key_vlan = i64(KEY_MAC), i64(0), i64(mac), i64(-1)
+    if mac <= 0 or mac & _GROUP_BIT != 0 or is_router(t.routers, mac):
+        kind, key_hi, key_lo, key_vlan = i64(KEY_ADDRESS), i64(hi), i64(lo), i64(vlan)
+    first = hash_halves(key_hi, key_lo)
+    mask = t.devices.size - 1
+    best = i64(-1)
+    best_rank = i64(-1)
+    for probe in range(MAX_PROBES):
+        row = (first + probe) & mask
+        device = t.devices[row]
+        if device["key_kind"] == KEY_FREE:
+            rank = i64(1 << 62)
+        elif (
+            device["key_lo"] == key_lo
+            and device["key_hi"] == key_hi
+            and device["key_kind"] == kind
+            and device["key_vlan"] == key_vlan
+        ):
+            return row
+        else:
+            rank = max(ts_ns - device["last_ns"], 0)
+            if device["has_mail"] == 0:
+                rank += 1 << 60
+        if rank > best_rank:
+            best_rank = i64(rank)
+            best = i64(row)
+    device = t.devices[best]
+    if device["key_kind"] != KEY_FREE:
+        t.evictions[_EVICTED] += 1
+    reset_device(t, best, ts_ns)
+    device["key_kind"] = kind
+    device["key_hi"] = key_hi
+    device["key_lo"] = key_lo
+    device["key_vlan"] = key_vlan
+    device["mac"] = mac if kind == KEY_MAC else -1  # behind a router it would be the router's
+    return best
+
+
+@inner
+def reset_device(t: DeviceTables, row: int, ts_ns: int) -> None:
+    """Make a row ready for a new device; ``is_dirty`` and ``in_window`` belong to the row on its lists."""
+    device = t.devices[row]
+    clock = t.clock[0]
+    if device["has_mail"] != 0:
+        t.counts[row] = 0
+        t.totals[row] = 0
+        t.recent[row] = 0
+        t.registers[row] = 0
+        t.helo[row] = 0
+        t.retry_counts[row] = 0
+        for i in range(t.destinations.shape[1]):
+            t.destinations[row, i]["last_ns"] = 0
+        for i in range(t.operators.shape[1]):
+            t.operators[row, i]["last_25_ns"] = 0
+            t.operators[row, i]["last_submission_ns"] = 0
+            t.operators[row, i]["last_auth_failed_ns"] = 0
+        for i in range(t.retries.shape[1]):
+            t.retries[row, i]["since_ns"] = 0
+    for i in range(N_ADDRESSES):
+        t.addresses[row, i]["last_ns"] = 0
+    device["serial"] = clock["next_serial"]
+    clock["next_serial"] = clock["next_serial"] + 1
+    device["first_ns"] = ts_ns
+    device["last_ns"] = ts_ns
+    device["mail_first_ns"] = -1
+    device["mail_last_ns"] = -1
+    device["slot"] = ts_ns // SLOT_NS
+    device["recent_slot"] = ts_ns // RECENT_SLOT_NS
+    device["active_days"] = 0
+    device["active_day"] = ts_ns // DAY_NS
+    device["burst"] = 0.0
+    device["burst_ns"] = ts_ns
+    device["step_bucket"] = -1
+    device["connections"] = 0
+    device["evidence"] = 0
+    device["evidence_at_step"] = 0
+    device["usual_day"] = np.nan
+    device["usual_reject"] = np.nan
+    device["usual_days"] = 0
+    device["day_connections"] = 0
+    device["day_replies"] = 0
+    device["day_rejected"] = 0
+    device["has_mail"] = 0
+    device["is_known_server"] = 0
+    device["is_resolver"] = 0
+    device["helo_kinds"] = 0
+    device["host_name_len"] = 0
+    device["destinations_lost"] = 0
+    device["n_examples"] = 0
+
+
+@spliced
+def note_address(t: DeviceTables, row: int, hi: int, lo: int, ts_ns: int) -> None:
+    """Note that a device uses an address; a MAC with many IPv4 addresses within five minutes is a router's."""
+    if not is_unicast(hi, lo):
+        return
+    device = t.devices[row]
+    oldest = 0
+    busy = 0
+    for i in range(N_ADDRESSES):
+        address = t.addresses[row, i]
+        if address["last_ns"] != 0 and address["hi"] == hi and address["lo"] == lo:
+            address["last_ns"] = ts_ns
+            return
+        if address["last_ns"] < t.addresses[row, oldest]["last_ns"]:
+            oldest = i
+        if address["last_ns"] != 0 and address["hi"] == 0 and ts_ns - address["last_ns"] < RECENT_SLOT_NS:
+            busy += 1
+    if hi == 0 and busy == N_ADDRESSES and device["key_kind"] == KEY_MAC:
+        note_router(t.routers, device["mac"])
+    address = t.addresses[row, oldest]
+    address["hi"] = hi
+    address["lo"] = lo
+    address["last_ns"] = ts_ns
+    if is_in_networks(t.known_servers, hi, lo):
+        device["is_known_server"] = 1
+    for i in range(t.known_server_macs.size):
+        if t.known_server_macs[i] == device["mac"]:
+            device["is_known_server"] = 1
+
+
+@spliced
+def find_home_device(t: DeviceTables, mac: int, hi: int, lo: int, vlan: int, ts_ns: int) -> int:
+    """Return the row of a home address's device and note that it was seen."""
+    row = find_device(t, mac, hi, lo, vlan, ts_ns)
+    t.devices[row]["last_ns"] = ts_ns
+    t.devices[row]["vlan"] = vlan
+    t.clock[0]["home_seen"] = 1
+    note_address(t, row, hi, lo, ts_ns)
+    return row

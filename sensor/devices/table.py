@@ -1,0 +1,307 @@
+"""The device table: who is there, and what each device's mail looks like over the last day.
+
+A device is found by its key: its MAC address or, behind a router, its IP address and VLAN. Rows are found by
+hashing into a neighbourhood of MAX_PROBES rows; when all are taken, the device that was not seen for longest
+makes room (Eviction.DEVICE), those without mail first. Counters slide over a day in SLOTS slots of two hours,
+and over an hour in RECENT_SLOTS slots of five minutes.
+
+What a device costs is BYTES_PER_DEVICE, and a row that never mails never touches the larger part of it.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from sensor.decode.status import N_EVICTIONS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SECOND_NS = 1_000_000_000
+SLOTS = 12
+SLOT_NS = 2 * 3600 * SECOND_NS
+RECENT_SLOTS = 12
+RECENT_SLOT_NS = 300 * SECOND_NS
+DAY_NS = 24 * 3600 * SECOND_NS
+
+MAX_PROBES = 16
+#: Destinations of a device that are remembered one by one; beyond, HyperLogLog estimates (Flajolet 2007).
+N_DESTINATIONS = 32
+HLL_REGISTERS = 64  # standard error 1.04 / sqrt(64) = 13 % (per slot; slots are merged by maximum)
+N_OPERATORS = 16
+N_ADDRESSES = 4
+N_FLOW_EXAMPLES = 3
+N_HELO = 4
+N_RETRIES = 16
+MAX_NAME_BYTES = 64
+
+KEY_FREE, KEY_MAC, KEY_ADDRESS = 0, 1, 2
+
+
+class Count(IntEnum):
+    """What is counted for each device: over the last day, and in total."""
+
+    SMTP25 = 0  # connections to port 25 outside
+    SUBMISSION = 1  # connections to the other mail ports outside
+    LOCAL = 2  # connections to mail servers inside
+    INBOUND = 3  # connections from outside to the device's own mail ports
+    INBOUND_LOCAL = 4  # ... from inside
+    INBOUND_GREETED = 5  # ... on which the device answered as a mail server
+    INBOUND_MESSAGES = 6  # ... messages that it accepted
+    CLOSED = 7  # outbound connections that ended (the denominator of what follows)
+    UNANSWERED = 8
+    REFUSED = 9
+    BANNER_ONLY = 10  # ended by the banner, or without one
+    TLS = 11
+    CLEARTEXT = 12
+    ONE_SIDED = 13
+    GAPS = 14
+    MESSAGES = 15  # mail transactions that were read (MAIL)
+    ACCEPTED = 16  # messages that were accepted
+    RECIPIENTS = 17
+    REPLIES = (
+        18  # replies that decide: to RCPT, and refusals at any other place (the denominator of rejections)
+    )
+    REJECTED_4XX = 19
+    REJECTED_5XX = 20
+    BLOCKLISTED = 21
+    AUTH_OK = 22
+    AUTH_FAILED = 23
+    RESOLVABLE = 24  # outbound connections at which the device's DNS was visible
+    UNRESOLVED = 25  # ... and the address was in none of its answers
+    DNS = 26  # queries
+    DNS_OUTSIDE = 27  # ... to resolvers outside that are not the site's
+    MX = 28
+    DNSBL = 29
+    TLS_EMPTY = 30  # encrypted connections too small for a message
+    INFERRED = 31  # messages inferred from the size of an encrypted connection
+    ANSWERED = 32  # replies of any kind
+
+
+N_COUNTS = len(Count)
+
+
+class Recent(IntEnum):
+    """What is counted over the last hour too."""
+
+    SMTP25 = 0
+    SUBMISSION = 1
+    MX = 2
+    UNANSWERED = 3
+
+
+N_RECENT = len(Recent)
+
+DEVICE_DTYPE = np.dtype(
+    [
+        ("key_hi", np.int64),  # MAC, or the address's upper half
+        ("key_lo", np.int64),
+        ("mac", np.int64),  # -1 not known
+        ("serial", np.int64),  # number of the device in this run; a row that is used again gets a new one
+        ("first_ns", np.int64),
+        ("last_ns", np.int64),
+        ("mail_first_ns", np.int64),  # -1: has sent no mail
+        ("mail_last_ns", np.int64),
+        ("slot", np.int64),  # the absolute number of the current slot
+        ("recent_slot", np.int64),
+        ("active_days", np.int64),  # bit d: mailed d days ago
+        ("active_day", np.int64),
+        ("burst", np.float64),  # connections, fading with BURST_S
+        ("burst_ns", np.int64),
+        ("step_bucket", np.int64),  # the five minutes in which it was judged last
+        ("connections", np.int64),  # outbound mail connections in total
+        ("evidence", np.int64),  # all that counts as new evidence, in total
+        ("evidence_at_step", np.int64),
+        ("usual_day", np.float64),  # connections of a usual day, NaN before the first whole one
+        ("usual_reject", np.float64),
+        ("day_connections", np.int64),
+        ("day_replies", np.int64),
+        ("day_rejected", np.int64),
+        ("key_kind", np.int32),
+        ("key_vlan", np.int32),  # part of an address key, -1 for a MAC
+        ("vlan", np.int32),  # the tag seen last, -1 none
+        ("has_mail", np.int32),
+        ("is_dirty", np.int32),
+        ("in_window", np.int32),
+        ("is_known_server", np.int32),
+        ("is_resolver", np.int32),  # answers DNS queries of others
+        ("helo_kinds", np.int32),  # bits of HeloKind
+        ("host_name_len", np.int32),
+        ("destinations_lost", np.int32),  # 1: more than fit were there, use HyperLogLog
+        ("n_examples", np.int32),
+        ("usual_days", np.int32),
+    ]
+)
+
+DESTINATION_DTYPE = np.dtype(
+    [
+        ("hi", np.int64),
+        ("lo", np.int64),
+        ("first_ns", np.int64),
+        ("last_ns", np.int64),  # 0: free
+        ("port", np.int32),
+        ("day", np.int32),  # the absolute day that ``count`` is of
+        ("count", np.int32),
+        ("count_before", np.int32),  # of the day before
+    ]
+)
+OPERATOR_DTYPE = np.dtype(
+    [
+        ("operator", np.int64),
+        ("last_25_ns", np.int64),  # the last connection to its port 25, 0 none
+        ("last_submission_ns", np.int64),  # ... to another mail port
+        ("last_auth_failed_ns", np.int64),  # the last login that failed there
+    ]
+)
+ADDRESS_DTYPE = np.dtype([("hi", np.int64), ("lo", np.int64), ("last_ns", np.int64)])
+FLOW_EXAMPLE_DTYPE = np.dtype(
+    [
+        ("flow_id", np.int64),
+        ("ts_ns", np.int64),
+        ("orig_hi", np.int64),
+        ("orig_lo", np.int64),
+        ("resp_hi", np.int64),
+        ("resp_lo", np.int64),
+        ("orig_port", np.int32),
+        ("resp_port", np.int32),
+        ("fate", np.int32),
+        ("name_len", np.int32),
+    ]
+)
+RETRY_DTYPE = np.dtype([("hi", np.int64), ("lo", np.int64), ("since_ns", np.int64)])
+
+#: Which device was told which address, and under which name.
+ANSWER_DTYPE = np.dtype(
+    [
+        (
+            "serial",
+            np.int64,
+        ),  # of the device; SITE_SERIAL: told to a resolver of the site, so to anyone; -1 free
+        ("hi", np.int64),
+        ("lo", np.int64),
+        ("expires_ns", np.int64),
+        ("operator", np.int64),
+        ("name_len", np.int64),
+    ]
+)
+SITE_SERIAL = 0
+
+CLOCK_DTYPE = np.dtype(
+    [
+        ("now_ns", np.int64),
+        ("next_tick_ns", np.int64),
+        ("next_serial", np.int64),
+        ("n_dirty", np.int64),
+        ("home_seen", np.int64),  # events with an end in the home networks
+        ("is_due", np.int64),  # 1: the caller has verdicts to give before it goes on
+        ("wake_ns", np.int64),  # packet time at which the caller wants to be called in any case
+        ("n_window", np.int64),
+        ("excepted", np.int64),  # mail connections that an exception covers
+    ]
+)
+
+#: An exception: whose mail to where is accepted, until when. Addresses are networks, as home_nets.
+EXCEPTION_DTYPE = np.dtype(
+    [
+        ("expires_ns", np.int64),
+        ("device_mac", np.int64),  # -1: any
+        ("has_device_net", np.int64),
+        ("has_destination_net", np.int64),
+        ("device_name_len", np.int64),  # 0: any
+        ("domain_len", np.int64),  # 0: any
+    ]
+)
+
+
+class DeviceTables(NamedTuple):
+    """State of the device kernels; n = number of rows, a power of two."""
+
+    devices: NDArray[Any]  # DEVICE_DTYPE[n]
+    addresses: NDArray[Any]  # ADDRESS_DTYPE[n, N_ADDRESSES]
+    host_names: NDArray[np.uint8]  # u8[n, MAX_NAME_BYTES]
+    counts: NDArray[np.int32]  # i4[n, SLOTS, N_COUNTS]
+    totals: NDArray[np.int64]  # i8[n, N_COUNTS]
+    recent: NDArray[np.int32]  # i4[n, RECENT_SLOTS, N_RECENT]
+    destinations: NDArray[Any]  # DESTINATION_DTYPE[n, N_DESTINATIONS]
+    registers: NDArray[np.uint8]  # u8[n, SLOTS, HLL_REGISTERS]
+    operators: NDArray[Any]  # OPERATOR_DTYPE[n, N_OPERATORS]
+    helo: NDArray[np.int64]  # i8[n, N_HELO]: hashes of EHLO names, 0 free
+    retries: NDArray[Any]  # RETRY_DTYPE[n, N_RETRIES]
+    retry_counts: NDArray[np.int64]  # i8[n, 2]: deferred mail that was tried again; that was not
+    examples: NDArray[Any]  # FLOW_EXAMPLE_DTYPE[n, N_FLOW_EXAMPLES]
+    example_names: NDArray[np.uint8]  # u8[n, N_FLOW_EXAMPLES, MAX_NAME_BYTES]
+    answers: NDArray[Any]  # ANSWER_DTYPE[m]
+    answer_names: NDArray[np.uint8]  # u8[m, MAX_NAME_BYTES]
+    routers: NDArray[np.int64]  # i8[N_ROUTERS]: MACs that carry other hosts' traffic, 0 free
+    home_nets: NDArray[np.int64]  # i8[k, 4]: network and mask, two halves each
+    known_servers: NDArray[np.int64]  # i8[k, 4], as home_nets
+    known_server_macs: NDArray[np.int64]  # i8[k]
+    resolvers: NDArray[np.int64]  # i8[k, 4]
+    exceptions: NDArray[Any]  # EXCEPTION_DTYPE[k]
+    exception_nets: NDArray[np.int64]  # i8[2 * k, 4]: row 2 * e the device's, 2 * e + 1 the destination's
+    exception_names: NDArray[
+        np.uint8
+    ]  # u8[2 * k, MAX_DOMAIN_BYTES]: host name of the device, domain of the destination
+    dirty: NDArray[np.int64]  # i8[n]: rows with news since the last tick
+    window: NDArray[np.int64]  # i8[n]: rows with mail in the current window
+    day: NDArray[np.int64]  # i8[N_COUNTS]: scratch for the sums over a day
+    hour: NDArray[np.int64]  # i8[N_RECENT]: ... and over an hour
+    clock: NDArray[Any]  # CLOCK_DTYPE[1]
+    evictions: NDArray[np.int64]  # i8[N_EVICTIONS]
+
+
+N_ROUTERS = 256
+MAX_DOMAIN_BYTES = 255
+NEVER_NS = np.iinfo(np.int64).max
+
+
+class Site(NamedTuple):
+    """What the configuration says of the site, as arrays; see DeviceTables."""
+
+    home_nets: NDArray[np.int64]
+    known_servers: NDArray[np.int64]
+    known_server_macs: NDArray[np.int64]
+    resolvers: NDArray[np.int64]
+    exceptions: NDArray[Any]
+    exception_nets: NDArray[np.int64]
+    exception_names: NDArray[np.uint8]
+
+
+def new_device_tables(n_devices: int, n_answers: int, site: Site) -> DeviceTables:
+    """Allocate the tables; both sizes must be powers of two. Rows cost memory when they are first used."""
+    clock = np.zeros(1, dtype=CLOCK_DTYPE)
+    clock["now_ns"] = -1
+    clock["next_tick_ns"] = -1
+    clock["wake_ns"] = NEVER_NS
+    clock["next_serial"] = SITE_SERIAL + 1
+    answers = np.zeros(n_answers, dtype=ANSWER_DTYPE)
+    answers["serial"] = -1
+    return DeviceTables(
+        devices=np.zeros(n_devices, dtype=DEVICE_DTYPE),
+        addresses=np.zeros((n_devices, N_ADDRESSES), dtype=ADDRESS_DTYPE),
+        host_names=np.zeros((n_devices, MAX_NAME_BYTES), dtype=np.uint8),
+        counts=np.zeros((n_devices, SLOTS, N_COUNTS), dtype=np.int32),
+        totals=np.zeros((n_devices, N_COUNTS), dtype=np.int64),
+        recent=np.zeros((n_devices, RECENT_SLOTS, N_RECENT), dtype=np.int32),
+        destinations=np.zeros((n_devices, N_DESTINATIONS), dtype=DESTINATION_DTYPE),
+        registers=np.zeros((n_devices, SLOTS, HLL_REGISTERS), dtype=np.uint8),
+        operators=np.zeros((n_devices, N_OPERATORS), dtype=OPERATOR_DTYPE),
+        helo=np.zeros((n_devices, N_HELO), dtype=np.int64),
+        retries=np.zeros((n_devices, N_RETRIES), dtype=RETRY_DTYPE),
+        retry_counts=np.zeros((n_devices, 2), dtype=np.int64),
+        examples=np.zeros((n_devices, N_FLOW_EXAMPLES), dtype=FLOW_EXAMPLE_DTYPE),
+        example_names=np.zeros((n_devices, N_FLOW_EXAMPLES, MAX_NAME_BYTES), dtype=np.uint8),
+        answers=answers,
+        answer_names=np.zeros((n_answers, MAX_NAME_BYTES), dtype=np.uint8),
+        routers=np.zeros(N_ROUTERS, dtype=np.int64),
+        **site._asdict(),
+        dirty=np.zeros(n_devices, dtype=np.int64),
+        window=np.zeros(n_devices, dtype=np.int64),
+        day=np.zeros(N_COUNTS, dtype=np.int64),
+        hour=np.zeros(N_RECENT, dtype=np.int64),
+        clock=clock,
+        evictions=np.zeros(N_EVICTIONS, dtype=np.int64),
+    )

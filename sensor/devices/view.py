@@ -1,0 +1,77 @@
+"""Reading the device table from Python: the records behind alerts and the device list."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import netaddr
+
+from sensor.devices.table import (
+    KEY_MAC,
+    N_ADDRESSES,
+    N_FLOW_EXAMPLES,
+    Count,
+    DeviceTables,
+)
+from sensor.notation import address_text, mac_text, printable_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LOCALLY_ADMINISTERED = (
+    1 << 41
+)  # of a MAC address: chosen by software, so it has no vendor (IEEE 802-2014 section 8.4)
+
+
+@lru_cache(maxsize=4096)
+def vendor_of(mac: int) -> str | None:
+    """Return the organisation to which the IEEE assigned a MAC's block, None for unknown and random ones."""
+    if mac < 0 or mac & _LOCALLY_ADMINISTERED:
+        return None
+    try:
+        return str(netaddr.EUI(mac, version=48).oui.registration().org)
+    except netaddr.NotRegisteredError:
+        return None
+
+
+def key_text(t: DeviceTables, row: int) -> str:
+    """Return a device's key: its MAC, or its address with the VLAN if there is one."""
+    device = t.devices[row]
+    if device["key_kind"] == KEY_MAC:
+        return mac_text(int(device["key_lo"])) or ""
+    address = address_text(int(device["key_hi"]), int(device["key_lo"]))
+    return address if device["key_vlan"] < 0 else f"{address}@{device['key_vlan']}"
+
+
+def host_name(t: DeviceTables, row: int) -> str | None:
+    """Return the host name that a device gave itself in DHCP, escaped."""
+    length = int(t.devices[row]["host_name_len"])
+    return printable_bytes(t.host_names[row, :length].tobytes()) if length else None
+
+
+def addresses(t: DeviceTables, row: int) -> tuple[str, ...]:
+    """Return a device's latest addresses, the one seen last first."""
+    known = [a for a in t.addresses[row, :N_ADDRESSES] if a["last_ns"] != 0]
+    known.sort(key=lambda a: -int(a["last_ns"]))
+    return tuple(address_text(int(a["hi"]), int(a["lo"])) for a in known)
+
+
+def flow_examples(t: DeviceTables, row: int) -> Iterator[tuple[Any, str | None]]:
+    """Yield the flows kept as examples (FLOW_EXAMPLE_DTYPE rows) with the name of their destination."""
+    n = min(int(t.devices[row]["n_examples"]), N_FLOW_EXAMPLES)
+    for i in range(n):
+        example = t.examples[row, i]
+        length = int(example["name_len"])
+        name = printable_bytes(t.example_names[row, i, :length].tobytes()) if length else None
+        yield example, name
+
+
+def total(t: DeviceTables, row: int, *what: Count) -> int:
+    """Return a sum of a device's totals."""
+    return sum(int(t.totals[row, count]) for count in what)
+
+
+def share_of(part: int, whole: int) -> float | None:
+    """Return a share, None if there is nothing to take one of."""
+    return min(part / whole, 1.0) if whole else None

@@ -1,0 +1,1 @@
+"""From packets to what happened: flows, dialogues, look-ups."""

@@ -1,0 +1,300 @@
+"""The stages joined: frames in, alerts out. The one module that knows all of them.
+
+Time is packet time. Where the work is cut into batches makes no difference to any output: events are made
+packet by packet, and verdicts fall due by packet time and by evidence alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sensor.alerts.lifecycle import Lifecycle
+from sensor.decode.packets import PACKET_DTYPE, decode_batch, port_classes
+from sensor.decode.status import N_FRAME_STATUSES, Eviction, FrameStatus, Weird
+from sensor.devices.activity import has_new_evidence, make_all_due, note_judged, observe_events
+from sensor.devices.features import FEATURES, N_FEATURES, Feature, compute_features
+from sensor.devices.roles import Role, infer_roles
+from sensor.devices.site import describe_site
+from sensor.devices.table import KEY_FREE, NEVER_NS, RECENT_SLOT_NS, Count, DeviceTables, new_device_tables
+from sensor.devices.view import addresses, host_name, key_text, total, vendor_of
+from sensor.events.flows import end_run, has_open_flows, track_packets
+from sensor.events.tables import EventTables, Total, new_event_tables
+from sensor.events.types import ROWS, TEXT, EventColumns, new_event_columns
+from sensor.model.evidence import EvidenceTable, alarm_threshold
+from sensor.model.score import MonotoneIndex
+from sensor.notation import eve_time, mac_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from sensor.alerts.record import Alert
+    from sensor.capture.frames import FrameBatch
+    from sensor.config import Config
+
+    Columns = dict[str, list[Any]]
+
+#: Rows of packet columns that are filled before events are made from them: small enough to stay in the cache.
+PACKET_ROWS = 2048
+#: Devices judged in one go.
+JUDGED_ROWS = 1024
+
+
+class Pipeline:
+    """One run over packets. ``feed`` it batches in order, then ``finish``.
+
+    ``on_alert`` gets each alert record; ``on_events`` the event columns (EVENT_DTYPE[n], u8 text), borrowed
+    for the call; ``on_window`` columns of features, a row for each device that mailed in a window of five
+    minutes.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        on_alert: Callable[[Alert], None],
+        on_events: Callable[[NDArray[Any], NDArray[np.uint8]], None] | None = None,
+        on_window: Callable[[Columns], None] | None = None,
+    ) -> None:
+        self._config = config
+        self._on_events = on_events
+        self._on_window = on_window
+        self._port_class = port_classes(config.mail_ports)
+        self._packets = np.zeros(PACKET_ROWS, dtype=PACKET_DTYPE)
+        self._event_tables = _event_tables(config)
+        self._columns = new_event_columns()
+        self._devices = _device_tables(config)
+        self._frame_counts = np.zeros(N_FRAME_STATUSES, dtype=np.int64)
+        self._n_bytes = 0
+        self._first_ns = NEVER_NS
+        self._last_ns = -1
+
+        self._model = MonotoneIndex()
+        self._evidence = EvidenceTable(config.tables.devices)
+        threshold = alarm_threshold(config.budget.false_alarms_per_device_year)
+        self._lifecycle = Lifecycle(self._devices, self._evidence, self._model, threshold, on_alert)
+        self._features = np.zeros((JUDGED_ROWS, N_FEATURES))
+        self._window_end_ns = NEVER_NS
+
+    def feed(self, batch: FrameBatch) -> None:
+        """Take a batch of frames."""
+        frames = batch.frames
+        if len(frames) == 0:
+            return
+        self._n_bytes += int(frames["wire_len"].sum())
+        self._first_ns = min(self._first_ns, int(frames["ts_ns"].min()))
+        self._last_ns = max(self._last_ns, int(frames["ts_ns"].max()))
+        next_frame = 0
+        while next_frame < len(frames):
+            n, next_frame = decode_batch(
+                batch.data,
+                frames,
+                next_frame,
+                self._port_class,
+                self._packets,
+                self._frame_counts,
+                self._event_tables.weirds,
+            )
+            self._track(batch.data, n)
+
+    def finish(self) -> None:
+        """End the run: report the flows that are open still, and judge what is left to judge."""
+        end_run(self._event_tables)
+        nothing = np.zeros(1, dtype=np.uint8)
+        while has_open_flows(self._event_tables):
+            track_packets(nothing, self._packets, 0, 0, self._port_class, self._event_tables, self._columns)
+            self._drain()
+        make_all_due(self._devices)
+        self._judge()
+        self._end_window()
+
+    def _track(self, data: NDArray[np.uint8], n_packets: int) -> None:
+        first = 0
+        while first < n_packets:
+            first = track_packets(
+                data, self._packets, first, n_packets, self._port_class, self._event_tables, self._columns
+            )
+            self._drain()
+
+    def _drain(self) -> None:
+        """Hand the events on and empty the columns."""
+        columns = self._columns
+        n = int(columns.used[ROWS])
+        if n == 0:
+            return
+        if self._on_events is not None:
+            self._on_events(columns.events[:n], columns.text)
+        first = 0
+        while first < n:
+            first = observe_events(columns.events, first, n, columns.text, self._devices)
+            if self._devices.clock[0]["is_due"]:
+                self._judge()
+        columns.used[ROWS] = 0
+        columns.used[TEXT] = 0
+
+    def _judge(self) -> None:
+        """Judge the devices with news; end windows and alerts whose time has come."""
+        t = self._devices
+        clock = t.clock[0]
+        now_ns = int(clock["now_ns"])
+        n_dirty = int(clock["n_dirty"])
+        for first in range(0, n_dirty, JUDGED_ROWS):
+            self._judge_rows(t.dirty[first : min(first + JUDGED_ROWS, n_dirty)], now_ns)
+        clock["n_dirty"] = 0
+        clock["is_due"] = 0
+        self._lifecycle.end_quiet(now_ns)
+        if now_ns >= self._window_end_ns:
+            self._end_window()
+        if self._on_window is not None and clock["n_window"] > 0:
+            self._window_end_ns = (now_ns // RECENT_SLOT_NS + 1) * RECENT_SLOT_NS
+        clock["wake_ns"] = min(self._lifecycle.next_end_ns, self._window_end_ns)
+
+    def _judge_rows(self, rows: NDArray[np.int64], now_ns: int) -> None:
+        t = self._devices
+        n = len(rows)
+        features = self._features[:n]
+        compute_features(t, rows, n, now_ns, features)
+        verdicts = self._model.judge(features)
+        is_forced = has_new_evidence(t.devices[rows])
+        stepped = self._evidence.step(rows, t.devices["serial"][rows], verdicts, is_forced, now_ns)
+        note_judged(t.devices, rows[stepped], now_ns)
+        t.devices["is_dirty"][rows] = 0
+        self._lifecycle.take(rows, features, verdicts, stepped, now_ns)
+
+    def _end_window(self) -> None:
+        """Report the features of all devices that mailed in the window that is over."""
+        t = self._devices
+        clock = t.clock[0]
+        n = int(clock["n_window"])
+        clock["n_window"] = 0
+        self._window_end_ns = NEVER_NS
+        if n == 0:
+            return
+        rows = t.window[:n].copy()
+        t.devices["in_window"][rows] = 0
+        if self._on_window is None:
+            return
+        end_ns = int(clock["now_ns"])
+        features = np.zeros((n, N_FEATURES))
+        compute_features(t, rows, n, end_ns, features)
+        roles = self._model.judge(features).roles
+        columns: Columns = {
+            "timestamp": [eve_time(end_ns)] * n,
+            "device": [key_text(t, int(row)) for row in rows],
+            "role": [_role_label(role) for role in roles],
+            "evidence": [round(float(self._evidence.evidence[row]), 4) for row in rows],
+        }
+        for feature in Feature:
+            columns[FEATURES[feature].name] = features[:, feature].tolist()
+        self._on_window(columns)
+
+    def device_table(self) -> Columns:
+        """Return the devices as columns: one row for each that was seen, in the order in which they were."""
+        t = self._devices
+        rows = np.flatnonzero(t.devices["key_kind"] != KEY_FREE)
+        rows = rows[np.argsort(t.devices["serial"][rows], kind="stable")]
+        features = np.zeros((len(rows), N_FEATURES))
+        compute_features(t, rows, len(rows), int(t.clock[0]["now_ns"]), features)
+        roles = np.empty(len(rows), dtype=np.int64)
+        infer_roles(features, roles)
+        columns: Columns = {
+            "device": [key_text(t, int(row)) for row in rows],
+            "mac": [mac_text(int(t.devices["mac"][row])) for row in rows],
+            "vendor": [vendor_of(int(t.devices["mac"][row])) for row in rows],
+            "hostname": [host_name(t, int(row)) for row in rows],
+            "ips": [" ".join(addresses(t, int(row))) for row in rows],
+            "role": [_role_label(role) for role in roles],
+            "first_seen": [eve_time(int(t.devices["first_ns"][row])) for row in rows],
+            "last_seen": [eve_time(int(t.devices["last_ns"][row])) for row in rows],
+            "evidence": [round(float(self._evidence.evidence[row]), 4) for row in rows],
+        }
+        for name, what in _DEVICE_TOTALS.items():
+            columns[name] = [total(t, int(row), *what) for row in rows]
+        columns["destinations_24h"] = [round(float(value)) for value in features[:, Feature.DESTINATIONS_24H]]
+        operators = features[:, Feature.OPERATORS25_24H] + features[:, Feature.SUBMISSION_OPERATORS_24H]
+        columns["operators_24h"] = [round(float(value)) for value in operators]
+        return columns
+
+    def stats(self) -> dict[str, Any]:
+        """Return the totals of the run so far."""
+        tables, t = self._event_tables, self._devices
+        has_packets = self._last_ns >= 0 or self._first_ns < NEVER_NS
+        evictions = tables.evictions + t.evictions
+        return {
+            "packets": int(self._frame_counts.sum()),
+            "bytes": self._n_bytes,
+            "first_ts": eve_time(self._first_ns) if has_packets else None,
+            "last_ts": eve_time(self._last_ns) if has_packets else None,
+            "smtp_flows": int(tables.totals[Total.SMTP_FLOWS]),
+            "smtp_commands": int(tables.totals[Total.SMTP_COMMANDS]),
+            "smtp_replies": int(tables.totals[Total.SMTP_REPLIES]),
+            "mail_syns": int(tables.totals[Total.MAIL_SYNS]),
+            "dns_queries": int(tables.totals[Total.DNS_QUERIES]),
+            "dns_responses": int(tables.totals[Total.DNS_RESPONSES]),
+            "mx_queries": int(tables.totals[Total.MX_QUERIES]),
+            "devices": int((t.devices["key_kind"] != KEY_FREE).sum()),
+            "alerts": self._lifecycle.n_alerts,
+            "reviews": self._lifecycle.n_reviews,
+            "excepted_connections": int(t.clock[0]["excepted"]),
+            "frames": {status.name.lower(): int(self._frame_counts[status]) for status in FrameStatus},
+            "weirds": {
+                weird.name.lower(): int(tables.weirds[weird]) for weird in Weird if tables.weirds[weird]
+            },
+            "evictions": {kind.name.lower(): int(evictions[kind]) for kind in Eviction},
+        }
+
+
+_DEVICE_TOTALS: dict[str, tuple[Count, ...]] = {
+    "smtp25_connections": (Count.SMTP25,),
+    "submission_connections": (Count.SUBMISSION,),
+    "local_connections": (Count.LOCAL,),
+    "inbound_connections": (Count.INBOUND, Count.INBOUND_LOCAL),
+    "messages_attempted": (Count.MESSAGES, Count.INFERRED),
+    "messages_accepted": (Count.ACCEPTED,),
+    "recipients": (Count.RECIPIENTS,),
+    "rejected_4xx": (Count.REJECTED_4XX,),
+    "rejected_5xx": (Count.REJECTED_5XX,),
+    "auth_failures": (Count.AUTH_FAILED,),
+    "blocklisted_replies": (Count.BLOCKLISTED,),
+    "mx_queries": (Count.MX,),
+    "dns_queries": (Count.DNS,),
+}
+
+
+def _role_label(role: Any) -> str:
+    return Role(int(role)).label
+
+
+def _event_tables(config: Config) -> EventTables:
+    return new_event_tables(
+        config.tables.flows,
+        config.tables.line_buffers,
+        config.tables.held_segments,
+        config.timeouts.attempt_s,
+        config.timeouts.idle_s,
+    )
+
+
+def _device_tables(config: Config) -> DeviceTables:
+    return new_device_tables(config.tables.devices, config.tables.dns_answers, describe_site(config))
+
+
+def memory_plan(config: Config) -> dict[str, int]:
+    """Return the most that each group of tables can take, in bytes; memory is touched, and so used, row by row."""
+    events, devices, columns = _event_tables(config), _device_tables(config), new_event_columns()
+    answers = devices.answers.nbytes + devices.answer_names.nbytes
+    return {
+        "flows": _nbytes(events) - events.lines.nbytes - events.held_bytes.nbytes,
+        "line_buffers": events.lines.nbytes,
+        "held_segments": events.held_bytes.nbytes,
+        "devices": _nbytes(devices) - answers,
+        "dns_answers": answers,
+        "event_columns": _nbytes(columns),
+    }
+
+
+def _nbytes(tables: EventTables | DeviceTables | EventColumns) -> int:
+    return sum(array.nbytes for array in tables)

@@ -1,0 +1,254 @@
+"""What features mean: all events of a device kept in lists, each feature computed from its definition.
+
+Slow, unbounded, and without a table: the specification of sensor/devices/features.py. It follows one
+device: every event row that is handed to it is that device's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from ipaddress import IPv6Address, ip_network
+from itertools import pairwise
+from typing import Any
+
+from sensor.devices.features import Feature
+from sensor.events.types import EventFlag, EventKind, Fate, QType, Verb
+
+S = 10**9
+MINUTE, HOUR, DAY = 60 * S, 3600 * S, 86400 * S
+SLOT, RECENT_SLOT = 2 * HOUR, 300 * S
+HOME = [ip_network(net) for net in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10")]
+NAN = math.nan
+CATEGORIES = {"ac", "co", "com", "edu", "gov", "net", "org"}  # those that the tests use
+REFUSING_VERBS = (Verb.NONE, Verb.MAIL, Verb.DATA, Verb.BDAT)
+
+
+def address_of(event: Any, end: str) -> Any:
+    hi, lo = int(event[f"{end}_hi"]), int(event[f"{end}_lo"])
+    address = IPv6Address((hi % (1 << 64)) << 64 | lo % (1 << 64))
+    return address.ipv4_mapped or address
+
+
+def is_home(address: Any) -> bool:
+    return any(address.version == net.version and address in net for net in HOME)
+
+
+def share(part: float, whole: float, shrink: float) -> float:
+    return part / (whole + shrink) if whole else NAN
+
+
+def moving_average(values: list[float], weight: float = 0.2) -> float:
+    average = values[0] if values else NAN
+    for value in values[1:]:
+        average += weight * (value - average)
+    return average
+
+
+@dataclass
+class Connection:
+    ts: int
+    destination: tuple[Any, int]
+    operator: Any
+
+
+@dataclass
+class ReferenceDevice:
+    """One device's whole history."""
+
+    first: int = -1
+    now: int = -1
+    connections: list[Connection] = field(default_factory=list)
+    things: list[tuple[int, str]] = field(default_factory=list)  # (time, what)
+    told: dict[Any, tuple[int, str]] = field(default_factory=dict)  # address -> (until when, name)
+    auth_failures: list[tuple[int, Any]] = field(default_factory=list)  # (time, operator)
+    deferred: dict[Any, int] = field(default_factory=dict)
+    retried: int = 0
+    not_retried: int = 0
+    names: set[bytes] = field(default_factory=set)
+
+    def take(self, event: Any, text: bytes) -> None:
+        """Take one row of EVENT_DTYPE and its text."""
+        self.now = ts = max(self.now, int(event["ts_ns"]))
+        self.first = ts if self.first < 0 else self.first
+        kind, code, verb = EventKind(int(event["kind"])), int(event["code"]), int(event["verb"])
+        orig, resp = address_of(event, "orig"), address_of(event, "resp")
+        if kind is EventKind.DNS_QUERY:
+            self._note(ts, "dns")
+            self._note(ts, "dns outside", not is_home(resp))
+            self._note(ts, "dnsbl", bool(event["flags"] & EventFlag.DNSBL))
+            self._note(ts, "mx", code == QType.MX)
+        elif kind is EventKind.DNS_ANSWER:
+            self.told[address_of(event, "aux")] = (ts + (int(event["ttl_s"]) + 3600) * S, text.decode())
+        elif is_home(resp):
+            self._serve(ts, kind, code, "inbound local" if is_home(orig) else "inbound")
+        elif kind is EventKind.CONN_OPEN:
+            self._connect(ts, resp, int(event["resp_port"]))
+        elif kind is EventKind.CONN_CLOSE:
+            self._close(ts, event)
+        elif kind is EventKind.SMTP_REPLY:
+            self._reply(ts, code, verb, resp, blocklisted=bool(event["flags"] & EventFlag.BLOCKLISTED))
+        elif kind is EventKind.SMTP_COMMAND:
+            self._note(ts, "message", code == Verb.MAIL)
+            if code in (Verb.HELO, Verb.EHLO, Verb.LHLO) and text:
+                self.names.add(text)
+        elif kind is EventKind.SMTP_MESSAGE:
+            self._note(ts, "accepted", 200 <= code < 300)
+
+    def _note(self, ts: int, what: str, n: int = 1) -> None:
+        self.things += [(ts, what)] * int(n)
+
+    def _serve(self, ts: int, kind: EventKind, code: int, what: str) -> None:
+        self._note(ts, what, kind is EventKind.CONN_OPEN)
+        self._note(ts, "served", kind is EventKind.SMTP_MESSAGE and 200 <= code < 300)
+
+    def _connect(self, ts: int, resp: Any, port: int) -> None:
+        self._note(ts, "smtp25" if port == 25 else "submission")
+        is_known = self._is_known(ts, resp)
+        if any(what == "dns" for _, what in self.things):
+            self._note(ts, "resolvable")
+            self._note(ts, "unresolved", not is_known)
+        self.connections.append(Connection(ts, (resp, port), self._operator(ts, resp)))
+        for address, since in list(self.deferred.items()):
+            if address == resp and ts - since > 30 * S:
+                self.retried += 1
+                del self.deferred[address]
+            elif ts - since > HOUR:
+                self.not_retried += 1
+                del self.deferred[address]
+
+    def _is_known(self, ts: int, address: Any) -> bool:
+        return address in self.told and self.told[address][0] >= ts
+
+    def _operator(self, ts: int, address: Any) -> Any:
+        """Whose server it is: by the name under which the device knows it, else by its network."""
+        if self._is_known(ts, address):
+            return organisation(self.told[address][1])
+        return ip_network((int(address), 24 if address.version == 4 else 48), strict=False)
+
+    def _close(self, ts: int, event: Any) -> None:
+        fate, is_tls = Fate(int(event["code"])), bool(event["flags"] & EventFlag.TLS)
+        self._note(ts, "closed")
+        self._note(ts, "no answer", fate in (Fate.UNANSWERED, Fate.REFUSED))
+        self._note(ts, "tls", is_tls)
+        if is_tls and fate is Fate.TLS:
+            self._note(ts, "inferred", int(event["count"]))
+            self._note(ts, "tls empty", event["count"] == 0)
+
+    def _reply(self, ts: int, code: int, verb: int, resp: Any, *, blocklisted: bool) -> None:
+        self._note(ts, "blocklisted", blocklisted)
+        if verb == Verb.AUTH and code in (535, 454, 534, 538):
+            self._note(ts, "auth failed")
+            self.auth_failures.append((ts, self._operator(ts, resp)))
+        self._note(ts, "answered")
+        if verb == Verb.RCPT or (code >= 400 and verb in REFUSING_VERBS):
+            self._note(ts, "reply")
+            self._note(ts, "5xx", code >= 500)
+            if 400 <= code < 500:
+                self.deferred.setdefault(resp, ts)
+
+    def _last_day(self, destination: tuple[Any, int]) -> int:
+        """The day of the latest connection to a server."""
+        return max(c.ts // DAY for c in self.connections if c.destination == destination)
+
+    # --- features ---
+
+    def _in_slots(self, what: str, now: int, slot: int) -> int:
+        """How often something happened in the current slot and the eleven before it."""
+        return sum(1 for ts, w in self.things if w == what and ts // slot > now // slot - 12)
+
+    def features(self, now: int) -> dict[Feature, float]:
+        """Every feature at a time that no event is later than."""
+
+        def day(what: str) -> int:
+            return self._in_slots(what, now, SLOT)
+
+        def hour(what: str) -> int:
+            return self._in_slots(what, now, RECENT_SLOT)
+
+        recent = [c for c in self.connections if now - c.ts <= DAY]
+        servers = {c.destination for c in recent}
+        # Servers met within 24 hours, by their connections on the last day of these and on the one before.
+        counts = [
+            sum(1 for c in self.connections if c.destination == s and self._last_day(s) - c.ts // DAY <= 1)
+            for s in servers
+        ]
+        failing = {operator for ts, operator in self.auth_failures if now - ts <= DAY}
+        operators25 = {c.operator for c in recent if c.destination[1] == 25}
+        submission_operators = {c.operator for c in recent if c.destination[1] != 25}
+        outbound = day("smtp25") + day("submission")
+        refused = share(day("5xx"), day("reply"), 3)
+        usual_day, usual_reject = self._usual(now)
+        can_read = bool(day("answered") or day("message") or self.names)
+        has_dns = any(what == "dns" for _, what in self.things)
+
+        def if_read(value: float) -> float:
+            return value if can_read else NAN
+
+        def if_dns(value: float) -> float:
+            return value if has_dns else NAN
+
+        mail_days = {c.ts // DAY for c in self.connections}
+        return {
+            Feature.SMTP25_1H: hour("smtp25"),
+            Feature.SMTP25_24H: day("smtp25"),
+            Feature.SUBMISSION_1H: hour("submission"),
+            Feature.SUBMISSION_24H: day("submission"),
+            Feature.BURST: sum(math.exp((c.ts - now) / (15 * S)) for c in self.connections),
+            Feature.DESTINATIONS_24H: len(servers),
+            Feature.DESTINATIONS_1M: len({c.destination for c in recent if now - c.ts <= MINUTE}),
+            Feature.SUBMISSION_OPERATORS_24H: len(submission_operators),
+            Feature.OPERATORS25_24H: len(operators25),
+            Feature.ONE_DESTINATION_SHARE: share(max(counts, default=0), sum(counts), 0),
+            Feature.UNRESOLVED_SHARE: share(day("unresolved"), day("resolvable"), 2),
+            Feature.REJECT_SHARE: refused,
+            Feature.NO_RETRY_SHARE: share(self.not_retried, self.retried + self.not_retried, 3),
+            Feature.BLOCKLISTED_24H: if_read(day("blocklisted")),
+            Feature.NO_ANSWER_SHARE: share(day("no answer"), max(outbound, day("closed")), 2),
+            Feature.MX_1H: if_dns(hour("mx")),
+            Feature.MX_24H: if_dns(day("mx")),
+            Feature.DNSBL_24H: if_dns(day("dnsbl")),
+            Feature.DNS_OUTSIDE_SHARE: share(day("dns outside"), day("dns"), 5),
+            Feature.AUTH_FAILED_24H: if_read(day("auth failed")),
+            Feature.AUTH_FAILED_OPERATORS: if_read(len(failing)),
+            Feature.ACCEPTED_SHARE: share(
+                day("accepted") + 0.8 * day("inferred"),
+                day("message") + day("inferred") + day("tls empty"),
+                3,
+            ),
+            Feature.TLS_EMPTY_SHARE: share(day("tls empty"), day("tls"), 3),
+            Feature.HELO_NAMES: if_read(min(len(self.names), 4)),
+            Feature.HELO_ODD: if_read(
+                float(any(name.startswith(b"[") or b"." not in name for name in self.names))
+            ),
+            Feature.INBOUND_24H: day("inbound"),
+            Feature.INBOUND_MESSAGES: day("served"),
+            Feature.INBOUND_LOCAL_24H: day("inbound local"),
+            Feature.SILENT_DAYS: (self.connections[0].ts - self.first) / DAY if self.connections else NAN,
+            Feature.ACTIVE_DAYS_14: sum(1 for d in mail_days if now // DAY - d < 14),
+            Feature.VERSUS_USUAL: (outbound + 10) / (usual_day + 10),
+            Feature.REJECT_VERSUS_USUAL: refused - usual_reject,
+            Feature.KNOWN_SERVER: 0,
+            Feature.MESSAGES_24H: if_read(day("message") + day("inferred")),
+        }
+
+    def _usual(self, now: int) -> tuple[float, float]:
+        """What a day with mail is like: connections, share of refusals; NaN before the third one is over."""
+        starts = sorted({c.ts // DAY for c in self.connections} - {now // DAY})
+        if len(starts) < 3:
+            return NAN, NAN
+        # Replies on a day without connections go with those of the next day that has some.
+        sizes, shares = [], []
+        for before, day in pairwise([-1, *starts]):
+            sizes.append(float(sum(1 for c in self.connections if c.ts // DAY == day)))
+            kinds = [what for ts, what in self.things if before < ts // DAY <= day]
+            if "reply" in kinds:
+                shares.append(kinds.count("5xx") / kinds.count("reply"))
+        return moving_average(sizes), moving_average(shares)
+
+
+def organisation(name: str) -> str:
+    """The registrable domain, approximated as operators.py says."""
+    labels = name.split(".")
+    is_category = len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in CATEGORIES
+    return ".".join(labels[-3:] if is_category else labels[-2:])

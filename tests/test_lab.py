@@ -1,0 +1,109 @@
+"""The captures of pcaps/: by default, exactly the devices that their labels call infected are accused."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sensor.capture.merge import open_captures
+from tests.worlds import run
+
+if TYPE_CHECKING:
+    from sensor.errors import CaptureError
+    from tests.worlds import Run
+
+PCAPS = Path(__file__).parents[1] / "pcaps"
+CAPTURES = sorted(PCAPS.glob("*.pcap"))
+with (PCAPS / "labels.tsv").open(encoding="utf-8", newline="") as file:
+    LABELS = list(csv.DictReader(file, delimiter="\t"))
+
+#: A flood has to be named within so many mail connections of the device, and so much packet time.
+MAX_FLOOD_CONNECTIONS = 30
+MAX_FLOOD_TIME = timedelta(seconds=15)
+
+
+@cache
+def replay(capture: str) -> Run:
+    problems: list[CaptureError] = []
+    with open_captures([PCAPS / capture], on_problem=problems.append) as frames:
+        outcome = run(frames)
+    assert problems == []
+    return outcome
+
+
+def labelled(capture: str, label: str) -> list[dict[str, str]]:
+    return [row for row in LABELS if row["capture"] == capture and row["label"] == label]
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def test_every_capture_has_labels_and_every_label_a_capture() -> None:
+    assert len(CAPTURES) >= 3
+    assert {row["capture"] for row in LABELS} == {path.name for path in CAPTURES}
+    assert {row["label"] for row in LABELS} == {"infected", "benign"}
+    assert all(labelled(path.name, "benign") for path in CAPTURES)
+
+
+def test_the_readme_knows_the_captures_by_their_digest() -> None:
+    text = (PCAPS / "README.md").read_text(encoding="utf-8")
+    stated = dict(re.findall(r"^\| `([\w-]+\.pcap)`<br>`([0-9a-f]{64})` \|", text, re.MULTILINE))
+    assert stated == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in CAPTURES}
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize("capture", [path.name for path in CAPTURES])
+def test_exactly_the_infected_devices_are_accused_of_what_they_do(capture: str) -> None:
+    accused = {key: alert.cause for key, alert in replay(capture).started().items()}
+    assert accused == {row["device_mac"]: row["cause"] for row in labelled(capture, "infected")}
+
+
+@pytest.mark.parametrize("capture", [path.name for path in CAPTURES])
+def test_a_device_is_accused_once_and_called_what_it_calls_itself(capture: str) -> None:
+    started = [
+        alert for alert in replay(capture).alerts if (alert.event_type, alert.state) == ("alert", "started")
+    ]
+    assert len(started) == len({alert.device.key for alert in started})
+    names = {
+        row["device_mac"]: (row["device_ip"], row["device_name"])
+        for row in LABELS
+        if row["capture"] == capture
+    }
+    for alert in started:
+        assert (alert.device.ips, alert.device.hostname) == (
+            (names[alert.device.key][0],),
+            names[alert.device.key][1],
+        )
+
+
+@pytest.mark.parametrize("capture", [path.name for path in CAPTURES])
+def test_nothing_is_said_before_it_happens(capture: str) -> None:
+    outcome = replay(capture)
+    first = {row["device_mac"]: moment(row["first_ts"]) for row in labelled(capture, "infected")}
+    for alert in outcome.alerts:
+        assert moment(alert.first_seen) <= moment(alert.onset) <= moment(alert.timestamp)
+        if alert.event_type == "alert":
+            assert moment(alert.timestamp) > first[alert.device.key]
+    assert [alert.timestamp for alert in outcome.alerts] == sorted(
+        alert.timestamp for alert in outcome.alerts
+    )
+
+
+def test_the_flood_is_named_in_time() -> None:
+    (label,) = labelled("flood-camera.pcap", "infected")
+    alert = replay("flood-camera.pcap").started()[label["device_mac"]]
+    assert alert.counts.smtp_connections <= MAX_FLOOD_CONNECTIONS
+    assert moment(alert.timestamp) - moment(label["first_ts"]) <= MAX_FLOOD_TIME
+
+
+def test_the_clean_office_is_not_even_for_review_but_for_its_mail_server() -> None:
+    server = next(row["device_mac"] for row in LABELS if row["device_name"] == "mail")
+    assert set(replay("clean-office.pcap").started("review")) <= {server}
