@@ -15,8 +15,11 @@ demo: $(VENV)/.installed
 	@$(BIN)/python -c "import pandas, sys; t = pandas.read_csv('build/demo-devices.csv'); print(t[['device', 'hostname', 'ips', 'role', 'smtp25_connections', 'mx_queries', 'evidence']].to_string(index=False, na_rep='-'))"
 
 test: $(VENV)/.tests tools lint types
+	# Compile once, before two test processes would both do it.
+	$(BIN)/spamsensor replay pcaps/clean-office.pcap --no-progress
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m kernel -q $(PYTEST_ARGS)
+	SENSOR_BOUNDSCHECK=0 $(BIN)/spamsensor replay pcaps/clean-office.pcap --no-progress
 	SENSOR_BOUNDSCHECK=0 $(BIN)/python -m pytest -n 2 --dist worksteal -m invariant -q $(PYTEST_ARGS)
 
 lint: $(VENV)/.tests

@@ -100,8 +100,9 @@ def _rules_table() -> Iterator[str]:
     conditions = {
         "flood": f"no mail server; `conn_burst` at least {score.FLOOD_BURST:g} and "
         f"`dst_distinct_1m` at least {score.FLOOD_DESTINATIONS}",
-        "mx-lookups": f"no mail server; mail on port 25; `mx_query_1h` at least {score.MX_PER_HOUR}; "
-        f"`accepted_share_24h` below {score.ACCEPTED_WELL:g}, or not known",
+        "mx-lookups": f"no mail server; mail on port 25 to {score.MX_DESTINATIONS} servers or more; `mx_query_1h` at "
+        f"least {score.MX_PER_HOUR}; `reject_share_24h` at least {score.REFUSED_OFTEN:g}, or `accepted_share_24h` "
+        f"below {score.ACCEPTED_SELDOM:g} or not known",
         "login-spray": f"`auth_failed_operators` at least {score.SPRAY_OPERATORS} and "
         f"`auth_failed_24h` at least {score.SPRAY_FAILURES}",
         "blocklisted": f"`blocklisted_24h` at least {score.LISTED_REPLIES} and "

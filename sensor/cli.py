@@ -39,6 +39,12 @@ EXIT_USAGE: Final = 2
 _EXIT_SIGNAL: Final = 128  # plus the signal's number, as shells report it
 
 _STANDARD_STREAM: Final = "-"
+_KERNEL_MODULES = (
+    "sensor.decode.packets",
+    "sensor.events.flows",
+    "sensor.devices.activity",
+    "sensor.model.score",
+)
 _COMPILING: Final = "compiling for this machine, which takes a minute the first time"
 
 
@@ -284,6 +290,8 @@ def replay(
 
     if not captures:
         raise ConfigError("no capture given: name files, directories or patterns, or '-' for standard input")
+    if sys.stdout is None:
+        raise ConfigError("standard output is closed, and alerts go there: redirect it to /dev/null instead")
     config = _load_config(config_path, home_nets)
     alert_format = alert_format or config.output.format
     _check_outputs(captures, [devices, features, events, stats])
@@ -347,7 +355,7 @@ def _must_compile() -> bool:
     """Tell whether the run has to compile its kernels first."""
     from sensor.jit import is_compiled
 
-    return not is_compiled("sensor.decode.packets")
+    return not all(is_compiled(module) for module in _KERNEL_MODULES)
 
 
 def _open_progress(stack: contextlib.ExitStack, bytes_total: int | None, *, wanted: bool) -> Progress:

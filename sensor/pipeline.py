@@ -13,7 +13,14 @@ import numpy as np
 from sensor.alerts.lifecycle import Lifecycle
 from sensor.decode.packets import PACKET_DTYPE, decode_batch, port_classes
 from sensor.decode.status import N_FRAME_STATUSES, Eviction, FrameStatus, Weird
-from sensor.devices.activity import has_new_evidence, make_all_due, note_judged, observe_events
+from sensor.devices.activity import (
+    DUE_NOTHING,
+    DUE_VERDICTS,
+    has_new_evidence,
+    make_all_due,
+    note_judged,
+    observe_events,
+)
 from sensor.devices.features import FEATURES, N_FEATURES, Feature, compute_features
 from sensor.devices.roles import Role, infer_roles
 from sensor.devices.site import describe_site
@@ -130,13 +137,16 @@ class Pipeline:
         first = 0
         while first < n:
             first = observe_events(columns.events, first, n, columns.text, self._devices)
-            if self._devices.clock[0]["is_due"]:
+            due = self._devices.clock[0]["is_due"]
+            if due == DUE_VERDICTS:
                 self._judge()
+            if due != DUE_NOTHING:
+                self._end_what_is_over()
         columns.used[ROWS] = 0
         columns.used[TEXT] = 0
 
     def _judge(self) -> None:
-        """Judge the devices with news; end windows and alerts whose time has come."""
+        """Judge the devices with news."""
         t = self._devices
         clock = t.clock[0]
         now_ns = int(clock["now_ns"])
@@ -144,7 +154,12 @@ class Pipeline:
         for first in range(0, n_dirty, JUDGED_ROWS):
             self._judge_rows(t.dirty[first : min(first + JUDGED_ROWS, n_dirty)], now_ns)
         clock["n_dirty"] = 0
-        clock["is_due"] = 0
+
+    def _end_what_is_over(self) -> None:
+        """End windows and alerts whose time has come, and say when to be woken for the next one."""
+        clock = self._devices.clock[0]
+        now_ns = int(clock["now_ns"])
+        clock["is_due"] = DUE_NOTHING
         self._lifecycle.end_quiet(now_ns)
         if now_ns >= self._window_end_ns:
             self._end_window()

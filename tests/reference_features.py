@@ -144,6 +144,7 @@ class ReferenceDevice:
         if verb == Verb.RCPT or (code >= 400 and verb in REFUSING_VERBS):
             self._note(ts, "reply")
             self._note(ts, "5xx", code >= 500)
+            self._note(ts, "4xx", 400 <= code < 500)
             if 400 <= code < 500:
                 self.deferred.setdefault(resp, ts)
 
@@ -213,7 +214,11 @@ class ReferenceDevice:
             Feature.AUTH_FAILED_OPERATORS: if_read(len(failing)),
             Feature.ACCEPTED_SHARE: share(
                 day("accepted") + 0.8 * day("inferred"),
-                day("message") + day("inferred") + day("tls empty"),
+                max(
+                    day("message") + day("inferred") + day("tls empty") - day("4xx"),
+                    day("accepted") + day("inferred"),
+                )
+                + self.not_retried,
                 3,
             ),
             Feature.TLS_EMPTY_SHARE: share(day("tls empty"), day("tls"), 3),

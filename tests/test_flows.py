@@ -85,15 +85,13 @@ CONVERSATIONS = st.one_of(dialogues(may_encrypt=False), soups())
 
 @st.composite
 def cut_up(draw: st.DrawFn, turns: list[Turn], max_cuts: int = 4) -> list[Segment]:
-    """A conversation in small segments."""
-    return join(
-        *(
-            cut_segment(
-                segment, draw(st.sets(st.integers(1, max(len(segment.payload), 1)), max_size=max_cuts))
-            )
-            for segment in whole(turns)
-        )
-    )
+    """A conversation in segments of which none is larger than those of an Ethernet."""
+    pieces = []
+    for segment in whole(turns):
+        n = len(segment.payload)
+        places = draw(st.sets(st.integers(1, max(n, 1)), max_size=max_cuts))
+        pieces += cut_segment(segment, places | set(range(1400, n, 1400)))
+    return pieces
 
 
 # --- what networks and mirror ports do ---

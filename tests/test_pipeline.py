@@ -29,6 +29,7 @@ from sensor.alerts.formats import alert_json, alert_schema
 from sensor.capture.merge import open_captures
 from sensor.config import Config, Network, Tables
 from sensor.jit import JIT_DISABLED
+from sensor.pipeline import Pipeline
 from tests import builders as build
 from tests import builders_capture as files
 from tests.builders_capture import Frame, read_frames
@@ -709,3 +710,19 @@ def test_the_clock_of_the_tests_is_not_that_of_the_sensor() -> None:
     early, late = (answer_to(later(small_frames(), days)) for days in (-20_780, 63_000))
     assert_same(shifted(late, -83_780), shifted(early, 0))
     assert datetime.now(tz=UTC).strftime("%Y-%m-%d") not in early.alerts
+
+
+@pytest.mark.parametrize("path", sorted(PCAPS.glob("*.pcap")), ids=lambda path: path.name)
+def test_looking_at_windows_and_events_changes_no_verdict(path: Path) -> None:
+    def alerts(**callbacks: Any) -> list[bytes]:
+        said: list[bytes] = []
+        pipeline = Pipeline(Config(), on_alert=lambda alert: said.append(alert_json(alert)), **callbacks)
+        with open_captures([path], on_problem=pytest.fail) as batches:
+            for batch in batches:
+                pipeline.feed(batch)
+        pipeline.finish()
+        return said
+
+    windows: list[Any] = []
+    assert alerts(on_window=windows.append, on_events=lambda *_: None) == alerts()
+    assert windows

@@ -8,13 +8,15 @@ from hypothesis import strategies as st
 from sensor.devices.features import FEATURES, N_FEATURES, Feature, Needs
 from sensor.devices.roles import Role, infer_roles
 from sensor.model.score import (
-    ACCEPTED_WELL,
+    ACCEPTED_SELDOM,
     BIAS,
     FLOOD_BURST,
     FLOOD_DESTINATIONS,
     LISTED_OPERATORS,
     LISTED_REPLIES,
+    MX_DESTINATIONS,
     MX_PER_HOUR,
+    REFUSED_OFTEN,
     SPRAY_FAILURES,
     SPRAY_OPERATORS,
     MonotoneIndex,
@@ -152,7 +154,12 @@ def test_other_shapes_are_refused(shape):
 # --- hard rules ---------------------------------------------------------------------------------------------
 
 FLOOD = {F.BURST: FLOOD_BURST, F.DESTINATIONS_1M: FLOOD_DESTINATIONS}
-MX = {F.SMTP25_24H: 1, F.MX_1H: MX_PER_HOUR, F.ACCEPTED_SHARE: ACCEPTED_WELL - 0.01}
+MX = {
+    F.SMTP25_24H: 1,
+    F.MX_1H: MX_PER_HOUR,
+    F.DESTINATIONS_24H: MX_DESTINATIONS,
+    F.ACCEPTED_SHARE: ACCEPTED_SELDOM - 0.01,
+}
 SPRAY = {F.AUTH_FAILED_OPERATORS: SPRAY_OPERATORS, F.AUTH_FAILED_24H: SPRAY_FAILURES}
 LISTED = {F.BLOCKLISTED_24H: LISTED_REPLIES, F.OPERATORS25_24H: LISTED_OPERATORS}
 SERVER = {F.KNOWN_SERVER: 1}
@@ -197,7 +204,9 @@ def test_what_servers_do_anyway_is_no_rule_for_them_and_the_first_rule_names_it(
 
 
 def test_mail_that_is_accepted_is_no_reason_to_count_look_ups():
-    assert rule_of(MX, ACCEPTED_SHARE=ACCEPTED_WELL) is None
+    assert rule_of(MX, ACCEPTED_SHARE=ACCEPTED_SELDOM) is None
+    assert rule_of(MX, ACCEPTED_SHARE=1, REJECT_SHARE=REFUSED_OFTEN) == "mx-lookups"
+    assert rule_of(MX, DESTINATIONS_24H=MX_DESTINATIONS - 1) is None
     assert rule_of(MX, ACCEPTED_SHARE=np.nan) == "mx-lookups"
     assert rule_of(MX, SMTP25_24H=0) is None
 

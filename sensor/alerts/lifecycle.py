@@ -41,6 +41,8 @@ HIGH_PER_HOUR: Final = 60
 CRITICAL_PER_HOUR: Final = 1000
 #: So many attempts without a word from any server: something on the way stops them.
 BLOCKED_ATTEMPTS: Final = 5
+#: A rule that holds where the index sees nothing is believed to this degree.
+RULE_ALONE_CONFIDENCE: Final = 0.85
 _SEVERITIES: Final[tuple[Severity, ...]] = ("low", "medium", "high", "critical")
 
 
@@ -117,6 +119,7 @@ class Lifecycle:
             if now_ns - case.evidence_ns >= QUIET_NS:
                 del self._open[row]
                 self._evidence.release(row, self._threshold)
+                self._tables.devices[row]["is_accused"] = 0
                 self._on_alert(_replaced(case.last, state="ended", timestamp=eve_time(now_ns)))
         self._next_end_ns = min(
             (case.evidence_ns + QUIET_NS for case in self._open.values()), default=NEVER_NS
@@ -140,6 +143,7 @@ class Lifecycle:
             evidence_ns=now_ns,
             connections=int(device["connections"]),
         )
+        device["is_accused"] = 1
         self._next_end_ns = min(self._next_end_ns, now_ns + QUIET_NS)
         self.n_alerts += 1
         self._on_alert(alert)
@@ -203,7 +207,7 @@ class Lifecycle:
                 type=None,
             ),
             severity=_severity(features, event_type),
-            confidence=self._confidence(row, completeness),
+            confidence=self._confidence(row, float(verdicts.logit[i]), completeness),
             cause=cause,
             channel=f"rule:{rule}" if rule else "index",
             summary=summarise(counts, (now_ns - first_ns) / SECOND_NS),
@@ -218,10 +222,12 @@ class Lifecycle:
             sensor=self._info,
         )
 
-    def _confidence(self, row: int, completeness: Completeness) -> float:
+    def _confidence(self, row: int, logit: float, completeness: Completeness) -> float:
         """Grow from 0.8 at the threshold towards 1; less where part is not seen. A scale, not a measured rate."""
         ratio = float(self._evidence.evidence[row]) / self._threshold
         confidence = 1.0 - 0.2 * math.exp(1.0 - ratio) if ratio >= 1.0 else 0.8 * ratio
+        if logit < 0.0:
+            confidence = min(confidence, RULE_ALONE_CONFIDENCE)
         if not completeness.dns_seen:
             confidence *= 0.95
         if (completeness.one_sided_share or 0.0) > 0.5:

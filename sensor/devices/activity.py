@@ -63,9 +63,11 @@ BURST_S = 15.0
 #: New evidence that makes a verdict due at once: this much, and this share of all before. So a flood is
 #: judged within a few connections, and a device that goes on and on not for each of them.
 EVIDENCE_STEP = 4
-EVIDENCE_STEP_SHARE = 0.2
+EVIDENCE_STEP_SHARE = 0.1
 #: An event that changes nothing about a verdict.
 NO_NEWS = -1
+#: What ``clock["is_due"]`` says is due: nothing, verdicts, or what the caller wanted to be woken for.
+DUE_NOTHING, DUE_VERDICTS, DUE_WAKE = range(3)
 #: In a burst of this many connections, fading over BURST_S, new evidence does not wait for the tick.
 URGENT_BURST = 3.0
 #: A greylisting server is tried again within the hour by any real mail server (Postfix: after five minutes).
@@ -182,8 +184,8 @@ def count_recent(t: DeviceTables, row: int, what: int) -> None:
 def mark_dirty(t: DeviceTables, row: int, evidence: int) -> bool:
     """Note that a device has news; True if its verdict is due at once.
 
-    A device is judged once in five minutes, and again when it has much new evidence; news that would change
-    nothing is left for then.
+    A device is judged once in five minutes, and again when it has much new evidence and is not accused already;
+    news that would change nothing is left for then.
     """
     device = t.devices[row]
     clock = t.clock[0]
@@ -193,7 +195,11 @@ def mark_dirty(t: DeviceTables, row: int, evidence: int) -> bool:
         t.window[clock["n_window"]] = row
         clock["n_window"] = clock["n_window"] + 1
     new = device["evidence"] - device["evidence_at_step"]
-    has_much = new >= EVIDENCE_STEP and new >= EVIDENCE_STEP_SHARE * device["evidence_at_step"]
+    has_much = (
+        device["is_accused"] == 0
+        and new >= EVIDENCE_STEP
+        and new >= EVIDENCE_STEP_SHARE * device["evidence_at_step"]
+    )
     if device["is_dirty"] == 0 and (has_much or device["step_bucket"] != clock["now_ns"] // RECENT_SLOT_NS):
         device["is_dirty"] = 1
         t.dirty[clock["n_dirty"]] = row
@@ -655,17 +661,17 @@ def observe_events(
         ts_ns = max(i64(event["ts_ns"]), i64(clock["now_ns"]))
         if ts_ns >= clock["wake_ns"]:
             clock["now_ns"] = max(clock["now_ns"], clock["wake_ns"])
-            clock["is_due"] = 1
+            clock["is_due"] = DUE_WAKE
             return i
         if ts_ns >= clock["next_tick_ns"]:
             clock["now_ns"] = max(clock["now_ns"], min(ts_ns, clock["next_tick_ns"]))
             clock["next_tick_ns"] = (ts_ns // TICK_NS + 1) * TICK_NS
             if clock["n_dirty"] > 0:
-                clock["is_due"] = 1
+                clock["is_due"] = DUE_VERDICTS
                 return i
         clock["now_ns"] = ts_ns
         is_due = observe_event(t, event, text, ts_ns)
         if is_due:
-            clock["is_due"] = 1
+            clock["is_due"] = DUE_VERDICTS
             return i + 1
     return n_events

@@ -167,6 +167,7 @@ def reset_device(t: DeviceTables, row: int, ts_ns: int) -> None:
     device["day_rejected"] = 0
     device["has_mail"] = 0
     device["is_known_server"] = 0
+    device["is_accused"] = 0
     device["is_resolver"] = 0
     device["helo_kinds"] = 0
     device["host_name_len"] = 0

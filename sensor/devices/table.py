@@ -126,6 +126,7 @@ DEVICE_DTYPE = np.dtype(
         ("has_mail", np.int32),
         ("is_dirty", np.int32),
         ("in_window", np.int32),
+        ("is_accused", np.int32),  # 1: an alert is open, so that nothing about it is urgent any more
         ("is_known_server", np.int32),
         ("is_resolver", np.int32),  # answers DNS queries of others
         ("helo_kinds", np.int32),  # bits of HeloKind
@@ -196,7 +197,7 @@ CLOCK_DTYPE = np.dtype(
         ("next_serial", np.int64),
         ("n_dirty", np.int64),
         ("home_seen", np.int64),  # events with an end in the home networks
-        ("is_due", np.int64),  # 1: the caller has verdicts to give before it goes on
+        ("is_due", np.int64),  # what the caller has to do before it goes on: DUE_* of activity.py
         ("wake_ns", np.int64),  # packet time at which the caller wants to be called in any case
         ("n_window", np.int64),
         ("excepted", np.int64),  # mail connections that an exception covers

@@ -583,8 +583,8 @@ def read_ready(
         else:
             read_server(tables, row, ts_ns, buffer, start, end, is_cut, out)
         if n_unseen > 0:
+            release_line(tables, side)  # its end may be in what was not captured
             if flow["service"] == _DNS:
-                release_line(tables, side)
                 side["line_slot"] = SKIP_LINE
             elif direction == ORIG:
                 lose_rest(flow, n_unseen, start < end)

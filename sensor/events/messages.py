@@ -101,7 +101,7 @@ def emit_dns(
     fill_message(tables, event, ts_ns, out)
 
 
-@inner
+@spliced
 def decode_message(tables: EventTables, data: Bytes, start: int, end: int) -> bool:
     """Decode into the tables' scratch rows; False if there is nothing to report."""
     status = decode_dns(
@@ -111,7 +111,7 @@ def decode_message(tables: EventTables, data: Bytes, start: int, end: int) -> bo
     return bool(status != _NOT_DNS and message["has_question"] != 0 and message["opcode"] == OPCODE_QUERY)
 
 
-@inner
+@spliced
 def fill_message(tables: EventTables, event: Any, ts_ns: int, out: EventColumns) -> None:
     """Fill the event of a decoded message, and report each address and mail exchange of a response."""
     message = tables.dns_message[0]

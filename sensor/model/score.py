@@ -61,8 +61,14 @@ SPRAY_OPERATORS: Final = 3
 SPRAY_FAILURES: Final = 10
 LISTED_REPLIES: Final = 5
 LISTED_OPERATORS: Final = 3
-#: A sender whose mail is accepted to this share is no spammer by its look-ups alone.
-ACCEPTED_WELL: Final = 0.8
+#: A sender whose mail is accepted, and hardly ever refused, is no spammer by its look-ups alone.
+MX_DESTINATIONS: Final = 4
+REFUSED_OFTEN: Final = 0.15
+ACCEPTED_SELDOM: Final = 0.5
+#: Every list has addresses that are gone: refusals up to this share say nothing.
+USUAL_REFUSALS: Final = 0.05
+#: What is not known to be looked up excuses only by half.
+UNSEEN_LOOKUPS: Final = 0.5
 #: Log-odds before any evidence.
 BIAS: Final = -3.0
 
@@ -127,8 +133,9 @@ def fill_terms(f: Floats, is_server: bool, out: Floats) -> None:
     # it sends.
     accepted = known(f[Feature.ACCEPTED_SHARE])
     unresolved = known(f[Feature.UNRESOLVED_SHARE])
-    refused = known(f[Feature.REJECT_SHARE])
-    excuse = accepted * (1.0 - min(4.0 * refused, 1.0)) * (1.0 - unresolved)
+    refused = max(known(f[Feature.REJECT_SHARE]) - USUAL_REFUSALS, 0.0)
+    looked_up = UNSEEN_LOOKUPS if math.isnan(f[Feature.UNRESOLVED_SHARE]) else 1.0 - unresolved
+    excuse = accepted * (1.0 - min(4.0 * refused, 1.0)) * looked_up
     doubt = 1.0 - 0.8 * excuse
     # One destination is a relay, a retry loop or a misconfiguration; four are none of these.
     several = clip(log2_above_1(f[Feature.DESTINATIONS_24H]) / 2.0, 0.0, 1.0)
@@ -144,7 +151,10 @@ def fill_terms(f: Floats, is_server: bool, out: Floats) -> None:
     out[2] = 2.0 * unresolved * some
     out[3] = min(6.0 * refused, 3.0) * some
     out[4] = min(1.5 * log2_1p(known(f[Feature.BLOCKLISTED_24H])), 3.0)
-    out[5] = 2.0 * known(f[Feature.NO_ANSWER_SHARE]) * several
+    # A relay that is down has several addresses, too: what counts is several operators, never looked up.
+    unexplained = 1.0 if math.isnan(f[Feature.UNRESOLVED_SHARE]) else 0.4 + 0.6 * unresolved
+    operators = clip(log2_above_1(max(operators_25, providers)) / 2.0, 0.0, 1.0)
+    out[5] = 2.0 * known(f[Feature.NO_ANSWER_SHARE]) * operators * unexplained
     out[6] = doubt * clip(0.8 * log2_1p(known(f[Feature.MX_1H])) - 1.2, 0.0, 3.0)
     out[7] = min(1.2 * log2_1p(known(f[Feature.AUTH_FAILED_24H])), 4.0) * clip(
         known(f[Feature.AUTH_FAILED_OPERATORS]) - 1.0, 0.0, 1.0
@@ -152,7 +162,7 @@ def fill_terms(f: Floats, is_server: bool, out: Floats) -> None:
     out[8] = 1.5 * known(f[Feature.TLS_EMPTY_SHARE]) * clip((providers - 3.0) / 4.0, 0.0, 1.0)
     out[9] = 0.8 * clip(known(f[Feature.HELO_NAMES]) - 1.0, 0.0, 2.0) * on_25
     out[10] = 0.4 * known(f[Feature.HELO_ODD]) * on_25 * several
-    out[11] = doubt * 0.4 * log2_1p(per_hour / 10.0) * some
+    out[11] = doubt * min(0.4 * log2_1p(per_hour / 10.0), 1.0) * some
     out[12] = known(f[Feature.NO_RETRY_SHARE])
     out[13] = 1.5 if known(f[Feature.SILENT_DAYS]) >= 7.0 else 0.0
     out[14] = -0.5 * accepted
@@ -171,7 +181,11 @@ def find_rule(f: Floats, is_server: bool) -> int:
         not is_server
         and f[Feature.SMTP25_24H] > 0
         and f[Feature.MX_1H] >= MX_PER_HOUR
-        and known(f[Feature.ACCEPTED_SHARE]) < ACCEPTED_WELL
+        and f[Feature.DESTINATIONS_24H] >= MX_DESTINATIONS
+        and (
+            known(f[Feature.REJECT_SHARE]) >= REFUSED_OFTEN
+            or known(f[Feature.ACCEPTED_SHARE]) < ACCEPTED_SELDOM
+        )
     ):
         return _MX_LOOKUPS
     if f[Feature.AUTH_FAILED_OPERATORS] >= SPRAY_OPERATORS and f[Feature.AUTH_FAILED_24H] >= SPRAY_FAILURES:
