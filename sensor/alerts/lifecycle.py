@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import communityid
@@ -263,7 +264,6 @@ class Lifecycle:
         )
 
     def _flows(self, row: int) -> tuple[FlowExample, ...]:
-        calculator = communityid.CommunityID()
         flows = []
         for example, name in flow_examples(self._tables, row):
             source = address_text(int(example["orig_hi"]), int(example["orig_lo"]))
@@ -273,7 +273,7 @@ class Lifecycle:
             flows.append(
                 FlowExample(
                     timestamp=eve_time(int(example["ts_ns"])),
-                    community_id=calculator.calc(communityid.FlowTuple.make_tcp(source, destination, *ports)),
+                    community_id=_community_id(source, destination, *ports),
                     proto="TCP",
                     src_ip=source,
                     src_port=ports[0],
@@ -284,6 +284,13 @@ class Lifecycle:
                 )
             )
         return tuple(flows)
+
+
+@lru_cache(maxsize=4096)
+def _community_id(source: str, destination: str, source_port: int, destination_port: int) -> str:
+    """Return a TCP flow's Community ID (version 1, seed 0); the same examples stand in many records."""
+    flow = communityid.FlowTuple.make_tcp(source, destination, source_port, destination_port)
+    return str(communityid.CommunityID().calc(flow))
 
 
 def _severity(features: NDArray[np.float64], event_type: EventType) -> Severity:
