@@ -24,7 +24,7 @@ from sensor.decode.smtp import (
 )
 from sensor.decode.wire import copy_bytes
 from sensor.devices.exceptions import is_excepted
-from sensor.devices.identity import find_home_device, is_in_networks, is_unicast, note_router
+from sensor.devices.identity import find_home_device, forget_device, is_in_networks, is_unicast, note_router
 from sensor.devices.operators import operator_of_address
 from sensor.devices.resolution import find_answer, remember_answer
 from sensor.devices.table import (
@@ -608,10 +608,10 @@ def observe_event(t: DeviceTables, event: Any, text: NDArray[np.uint8], ts_ns: i
         orig_home = is_in_networks(t.home_nets, event["orig_hi"], event["orig_lo"])
         resp_home = is_in_networks(t.home_nets, event["resp_hi"], event["resp_lo"])
         # Whoever carries packets of addresses outside is a router.
-        if not orig_home:
-            note_router(t.routers, event["orig_mac"])
-        if not resp_home:
-            note_router(t.routers, event["resp_mac"])
+        if not orig_home and note_router(t.routers, event["orig_mac"]):
+            forget_device(t.devices, event["orig_mac"])
+        if not resp_home and note_router(t.routers, event["resp_mac"]):
+            forget_device(t.devices, event["resp_mac"])
     row = i64(-1)
     server = i64(-1)
     for end in range(2):

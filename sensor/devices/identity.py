@@ -6,7 +6,7 @@ device has, belongs to a router: behind it the key is the address and the VLAN.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -67,17 +67,28 @@ def is_router(routers: NDArray[np.int64], mac: int) -> bool:
 
 
 @inner
-def note_router(routers: NDArray[np.int64], mac: int) -> None:
-    """Note that a MAC carries other hosts' traffic; when the table is full, later ones are not noted."""
+def note_router(routers: NDArray[np.int64], mac: int) -> bool:
+    """Note that a MAC carries other hosts' traffic; True if that is news. When the table is full, it is not noted."""
     if mac <= 0 or mac & _GROUP_BIT != 0:
-        return
+        return False
     for probe in range(MAX_PROBES):
         place = (mix(mac & 0x7FFFFFFF) + probe) % N_ROUTERS
         if routers[place] == mac:
-            return
+            return False
         if routers[place] == 0:
             routers[place] = mac
-            return
+            return True
+    return False
+
+
+@inner
+def forget_device(devices: NDArray[Any], mac: int) -> None:
+    """Free the row that a router's MAC has as a device, unless it has mailed: its key is an address from now on."""
+    first = hash_halves(0, mac)
+    for probe in range(MAX_PROBES):
+        device = devices[(first + probe) & (devices.size - 1)]
+        if device["key_kind"] == KEY_MAC and device["key_lo"] == mac and device["has_mail"] == 0:
+            device["key_kind"] = KEY_FREE
 
 
 @spliced
