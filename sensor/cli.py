@@ -39,7 +39,7 @@ EXIT_USAGE: Final = 2
 _EXIT_SIGNAL: Final = 128  # plus the signal's number, as shells report it
 
 _STANDARD_STREAM: Final = "-"
-_KERNEL_MODULES = (
+_KERNEL_MODULES: Final = (
     "sensor.decode.packets",
     "sensor.events.flows",
     "sensor.devices.activity",

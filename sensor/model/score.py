@@ -61,7 +61,7 @@ SPRAY_OPERATORS: Final = 3
 SPRAY_FAILURES: Final = 10
 LISTED_REPLIES: Final = 5
 LISTED_OPERATORS: Final = 3
-#: A sender whose mail is accepted, and hardly ever refused, is no spammer by its look-ups alone.
+#: ... and such a sender delivers to several servers, and is refused often or accepted seldom: else it is a mail server.
 MX_DESTINATIONS: Final = 4
 REFUSED_OFTEN: Final = 0.15
 ACCEPTED_SELDOM: Final = 0.5
@@ -151,7 +151,8 @@ def fill_terms(f: Floats, is_server: bool, out: Floats) -> None:
     out[2] = 2.0 * unresolved * some
     out[3] = min(6.0 * refused, 3.0) * some
     out[4] = min(1.5 * log2_1p(known(f[Feature.BLOCKLISTED_24H])), 3.0)
-    # A relay that is down has several addresses, too: what counts is several operators, never looked up.
+    # A relay that is down has several addresses, too: what counts is several operators, and all the more if the device
+    # never looked them up.
     unexplained = 1.0 if math.isnan(f[Feature.UNRESOLVED_SHARE]) else 0.4 + 0.6 * unresolved
     operators = clip(log2_above_1(max(operators_25, providers)) / 2.0, 0.0, 1.0)
     out[5] = 2.0 * known(f[Feature.NO_ANSWER_SHARE]) * operators * unexplained
