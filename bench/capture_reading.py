@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sensor.capture.bytesource import BUFFER_BYTES
-from sensor.capture.capfile import MAX_BATCH_FRAMES, CaptureReader, index_pcap
+from sensor.capture.capfile import MAX_BATCH_FRAMES, CaptureReader
 from sensor.capture.frames import FRAME_DTYPE
 from sensor.capture.merge import open_captures
+from sensor.capture.pcap import PcapLayout, index_pcap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,15 +35,16 @@ def index_mapped(path: str) -> int:
         mapping = mmap.mmap(file.fileno(), os.fstat(file.fileno()).st_size, access=mmap.ACCESS_COPY)
     mapping.madvise(mmap.MADV_SEQUENTIAL)
     data = np.frombuffer(mapping, np.uint8)
+    layout = PcapLayout(False, 1000, 1, 16, False, False)
     n_frames, pos, n = 0, HEADER_BYTES, 1
     while n > 0:
-        n, pos, _, _ = index_pcap(data, pos, data.size, False, 1000, 1, frames)
+        n, pos, _, _ = index_pcap(data, pos, data.size, layout, frames)
         n_frames += n
     return n_frames
 
 
 def index_buffered(path: str) -> int:
-    with CaptureReader(path, buffer_bytes=BUFFER_BYTES) as reader:
+    with CaptureReader(path, on_problem=lambda problem: sys.exit(str(problem))) as reader:
         return sum(len(batch.frames) for batch in reader)
 
 

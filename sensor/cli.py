@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
     from sensor.alerts.record import Alert
     from sensor.alerts.sinks import Sink
+    from sensor.capture.follow import FollowRun
     from sensor.capture.frames import FrameBatch
+    from sensor.capture.merge import CaptureRun
     from sensor.config import Config
     from sensor.console import Progress
 
@@ -39,6 +41,7 @@ EXIT_USAGE: Final = 2
 _EXIT_SIGNAL: Final = 128  # plus the signal's number, as shells report it
 
 _STANDARD_STREAM: Final = "-"
+_STATS_S: Final = 10  # between two states of --stats with --follow
 _KERNEL_MODULES: Final = (
     "sensor.decode.packets",
     "sensor.events.flows",
@@ -165,6 +168,11 @@ class Signals:
         if must_raise:
             raise Interrupted(number)
 
+    def after_received(self, batches: Iterable[FrameBatch]) -> Iterator[FrameBatch]:
+        """Yield batches until there are no more: whoever makes them looks at ``received`` and comes to an end."""
+        self._is_busy = True
+        yield from batches
+
     def until_received(self, batches: Iterable[FrameBatch]) -> Iterator[FrameBatch]:
         """Yield batches until there are no more or a signal came."""
         iterator = iter(batches)
@@ -227,6 +235,7 @@ def main(context: click.Context) -> int | None:
         "spamsensor replay monday.pcap",
         "spamsensor replay --format json --exit-code 3 --home-net 192.0.2.0/24 captures/",
         "tcpdump -i eth1 -w - 'port 25 or port 53 or arp' | spamsensor replay --devices devices.csv -",
+        "spamsensor replay --follow /var/captures/",
     )
 )
 @click.argument("captures", nargs=-1, metavar="CAPTURE...")
@@ -260,6 +269,11 @@ def main(context: click.Context) -> int | None:
     "[default: alerts do not change the status]",
 )
 @click.option(
+    "--follow",
+    is_flag=True,
+    help="Go on as the captures grow and rotate, until SIGINT or SIGTERM.  [default: end with the captures]",
+)
+@click.option(
     "--no-progress",
     is_flag=True,
     help="Show no progress bar.  [default: a bar if standard error is a terminal]",
@@ -275,12 +289,17 @@ def replay(
     events: str | None,
     stats: str | None,
     alert_status: int | None,
+    follow: bool,
     no_progress: bool,
 ) -> int:
     """Read captures, judge the devices in them, and print alerts.
 
-    CAPTURE is a pcap or pcapng file, gzip-compressed or not, a directory, a quoted pattern, or '-' for
-    standard input. Several are merged by time, so a rotated capture is one run.
+    CAPTURE is a pcap or pcapng file, as it is or in gzip, zstd, xz or bzip2, a directory, a quoted pattern, or
+    '-' for standard input. Several are merged by time, so a rotated capture is one run.
+
+    With --follow, captures that are still being written are read on as tcpdump -w writes them, in one file or
+    in a directory or pattern of files (-C, -G, -W). Packets are judged as soon as they are in the file. --stats
+    is written anew every ten seconds; a signal ends the run, with status 0.
 
     Tables are CSV, JSON Lines or Parquet by the ending of FILE: .csv, .jsonl or .ndjson, .parquet. FILE '-'
     is standard output, where tables are CSV, or JSON Lines beside --format json. Files take their names when
@@ -292,45 +311,70 @@ def replay(
         raise ConfigError("no capture given: name files, directories or patterns, or '-' for standard input")
     if sys.stdout is None:
         raise ConfigError("standard output is closed, and alerts go there: redirect it to /dev/null instead")
+    if follow and _STANDARD_STREAM in captures:
+        raise ConfigError("standard input is read as it comes, without --follow")
     config = _load_config(config_path, home_nets)
     alert_format = alert_format or config.output.format
     _check_outputs(captures, [devices, features, events, stats])
     if _must_compile():
         say(_COMPILING)
 
-    from sensor.capture.merge import open_captures
     from sensor.pipeline import Pipeline
     from sensor.replay import ReplayFiles
 
     run = _Run(alert_format)
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(Signals())
-        inputs = stack.enter_context(
-            contextlib.closing(open_captures(captures, on_problem=run.report_problem))
-        )
+        inputs = stack.enter_context(contextlib.closing(_open_inputs(captures, run, signals, follow=follow)))
         files = ReplayFiles(stack, "jsonl" if alert_format == "json" else "csv")
         on_window = None if features is None else files.open_table(features)
         on_events = None if events is None else files.open_events(events)
         write_devices = None if devices is None else files.open_table(devices)
-        write_stats = None if stats is None else files.open_json(stats)
+        open_stats = files.open_rewritten_json if follow else files.open_json
+        write_stats = None if stats is None else open_stats(stats)
         run.open_sinks(stack, config)
         started = time.monotonic(), time.process_time()
         run.progress = _open_progress(stack, inputs.bytes_total, wanted=not no_progress)
         pipeline = Pipeline(config, on_alert=run.emit, on_events=on_events, on_window=on_window)
-        n_packets = 0
-        for batch in signals.until_received(inputs):
+
+        def current_totals() -> dict[str, Any]:
+            totals = {**pipeline.stats(), "captures": inputs.counts.as_stats()}
+            return _with_cost(totals, time.monotonic() - started[0], time.process_time() - started[1])
+
+        n_packets, next_stats = 0, started[0] + _STATS_S
+        batches = signals.after_received(inputs) if follow else signals.until_received(inputs)
+        for batch in batches:
             pipeline.feed(batch)
             n_packets += len(batch.frames)
             run.progress.update(inputs.bytes_read, n_packets)
+            if follow and len(batch.frames) == 0:  # there is nothing more for now
+                files.flush()
+                if write_stats is not None and time.monotonic() >= next_stats:
+                    write_stats(current_totals())
+                    next_stats = time.monotonic() + _STATS_S
         pipeline.finish()
         run.progress.close()
-        totals = _with_cost(pipeline.stats(), time.monotonic() - started[0], time.process_time() - started[1])
+        totals = current_totals()
         if write_devices is not None:
             write_devices(pipeline.device_table())
         if write_stats is not None:
             write_stats(totals)
     run.report_end(totals, config, signals.received)
-    return run.exit_status(signals.received, alert_status)
+    return run.exit_status(None if follow else signals.received, alert_status)
+
+
+def _open_inputs(
+    captures: Sequence[str], run: _Run, signals: Signals, *, follow: bool
+) -> CaptureRun | FollowRun:
+    if not follow:
+        from sensor.capture.merge import open_captures
+
+        return open_captures(captures, on_problem=run.report_problem)
+    from sensor.capture.follow import follow_captures
+
+    return follow_captures(
+        captures, on_problem=run.report_problem, is_ended=lambda: signals.received is not None
+    )
 
 
 def _load_config(path: str | None, home_nets: Sequence[str]) -> Config:

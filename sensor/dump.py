@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from sensor.capture.frames import LinkType
+from sensor.capture.linktypes import link_type_text
 from sensor.decode.packets import PACKET_DTYPE, decode_batch, port_classes
 from sensor.decode.status import N_FRAME_STATUSES, N_WEIRDS, FrameStatus, Weird
 from sensor.notation import address_text, endpoint_text, eve_time, mac_text
@@ -90,12 +91,12 @@ def _endpoint(packet: Any, side: str) -> str:
 def _columns(number: int, decoded: _Decoded) -> list[str]:
     frame, packet = decoded.frame, decoded.packet
     link_type = int(frame["link_type"])
-    known = link_type in LinkType.__members__.values()
+    link_text = link_type_text(link_type) + ("" if link_type in frozenset(LinkType) else ", not decoded")
     rows = [
         ("packet", str(number)),
         ("time", f"{eve_time(int(frame['ts_ns']))} ({frame['ts_ns']} ns)"),
         ("captured", f"{frame['captured_len']} of {frame['wire_len']} bytes"),
-        ("link type", f"{link_type} ({LinkType(link_type).name if known else 'not decoded'})"),
+        ("link type", link_text),
         ("status", decoded.status.name.lower()),
         ("weirds", ", ".join(decoded.weirds) or "none"),
     ]

@@ -106,3 +106,36 @@ class OutputFile:
             self.commit()
         else:
             self.discard()
+
+
+class RewrittenFile:
+    """A small file that is replaced as a whole whenever its content is new, so that it can be read at any time.
+
+    What cannot be replaced (standard output, pipes, devices) gets the last content only, when the context ends
+    without an exception. The constructor raises ConfigError for a path that cannot be written.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path: Final = path
+        self._last: OutputFile | None = OutputFile(path)
+        self._content = b""
+        if not is_special(path):
+            self._last.discard()
+            self._last = None
+
+    def write(self, content: bytes) -> None:
+        """Make this the content; OutputError if that fails."""
+        self._content = content
+        if self._last is None:
+            with OutputFile(self._path) as output, output.writing():
+                output.stream.write(content)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if self._last is not None:
+            with self._last as output:
+                if kind is None:
+                    with output.writing():
+                        output.stream.write(self._content)

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from sensor.events.jsonl import event_lines
-from sensor.outputs import OutputFile
+from sensor.outputs import OutputFile, RewrittenFile
 from sensor.tables import table_format, table_writer
 
 if TYPE_CHECKING:
@@ -27,6 +27,13 @@ class ReplayFiles:
     def __init__(self, stack: ExitStack, unnamed_format: str) -> None:
         self._stack = stack
         self._unnamed_format = unnamed_format
+        self._growing: list[OutputFile] = []
+
+    def flush(self) -> None:
+        """Let the files that are written as it comes be read up to here."""
+        for output in self._growing:
+            with output.writing():
+                output.stream.flush()
 
     def open_table(self, path: str) -> Callable[[Mapping[str, Sequence[Any]]], None]:
         """Return what adds rows, given as columns."""
@@ -50,6 +57,7 @@ class ReplayFiles:
     def open_events(self, path: str) -> Callable[[NDArray[Any], NDArray[np.uint8]], None]:
         """Return what adds events; the file grows as they come."""
         output = self._stack.enter_context(OutputFile(path, as_it_comes=True))
+        self._growing.append(output)
 
         def write(events: NDArray[Any], text: NDArray[np.uint8]) -> None:
             with output.writing():
@@ -64,5 +72,14 @@ class ReplayFiles:
         def write(content: Mapping[str, Any]) -> None:
             with output.writing():
                 output.stream.write(json.dumps(content, indent=2).encode() + b"\n")
+
+        return write
+
+    def open_rewritten_json(self, path: str) -> Callable[[Mapping[str, Any]], None]:
+        """Return what writes one JSON object in the place of the one before: see RewrittenFile."""
+        rewritten = self._stack.enter_context(RewrittenFile(path))
+
+        def write(content: Mapping[str, Any]) -> None:
+            rewritten.write(json.dumps(content, indent=2).encode() + b"\n")
 
         return write

@@ -121,3 +121,13 @@ def simple_packet(layout: str, data: bytes, wire_len: int) -> bytes:
 
 def unknown_block(layout: str, n_bytes: int = 20) -> bytes:
     return block(layout, 0x0BAD, bytes(n_bytes))
+
+
+# --- damage -------------------------------------------------------------------------------------------------
+
+
+def modified_pcap(frames: Sequence[Frame], layout: str = "<", *, magic: int, extra: bytes) -> bytes:
+    """A variant of pcap whose records have ``extra`` before the frame; microseconds."""
+    header = struct.pack(f"{layout}IHHIIII", magic, 2, 4, 0, 0, 262144, 1)
+    records = (pcap_record(frame, layout) for frame in frames)
+    return header + b"".join(record[:16] + extra + record[16:] for record in records)

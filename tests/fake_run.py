@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from alert_examples import CAMERA_ALERT
 
+from sensor.capture.capfile import CaptureCounts
 from sensor.capture.frames import FRAME_DTYPE, FrameBatch
 from sensor.errors import CaptureError
 from sensor.events.types import EVENT_DTYPE, EventKind
@@ -61,6 +62,7 @@ class _FakeCaptures:
 
     def __init__(self, run: FakeRun, on_problem: Callable[[CaptureError], None]) -> None:
         self.bytes_read = 0
+        self.counts = CaptureCounts()
         self._run = run
         self._on_problem = on_problem
 

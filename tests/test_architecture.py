@@ -28,7 +28,7 @@ LAYERS = (
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 BYTE_READERS = ("decode/wire.py", "capture/", "dump.py")  # the last prints a whole frame in hex
-CLOCK_READERS = ("cli.py", "metrics.py", "capture/live.py", "alerts/sinks.py")
+CLOCK_READERS = ("cli.py", "metrics.py", "capture/follow.py", "capture/live.py", "alerts/sinks.py")
 CLOCKS = {
     "time": {
         *("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"),

@@ -61,7 +61,7 @@ def test_the_detail_of_one_packet(sizes: list[int]) -> None:
     assert columns["packet"] == "2"
     assert columns["status"] == "dns"
     assert columns["VLAN"] == "20"
-    assert columns["link type"] == "1 (ETHERNET)"
+    assert columns["link type"] == "ETHERNET (1)"
     assert columns["MAC"] == "02:00:00:00:00:01 > 02:00:00:00:00:02"
     assert columns["destination"] == "[2001:db8:ffff::2]:53"
     assert columns["payload"] == "1 bytes on the wire, bytes 66 to 67 of the frame captured"
@@ -80,9 +80,9 @@ def test_a_packet_that_is_not_there() -> None:
     assert packet_detail([], 1, MAIL_PORTS) == []
 
 
-def test_an_unknown_link_type_is_named_by_number() -> None:
+def test_an_unknown_link_type_is_named() -> None:
     unknown = batch(FRAMES[:1])
     unknown.frames["link_type"] = 147
     detail = packet_detail([unknown], 1, MAIL_PORTS)
-    assert "link type   147 (not decoded)" in detail
+    assert "link type   USER0 (147), not decoded" in detail
     assert "status      unknown_link_type" in detail

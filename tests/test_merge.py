@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensor.capture import capfile, merge
+from sensor.capture import merge, pcap, pcapng
 from sensor.capture.merge import open_captures
 from sensor.jit import JIT_DISABLED
 from tests import builders_capture as build
@@ -184,7 +184,7 @@ def test_a_file_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
         (
             "x.snoop",
             b"snoop\0\0\0" + bytes(9),
-            "byte 0: snoop is not read, only pcap and pcapng, as they are or in gzip",
+            "byte 0: snoop is not read: convert it with editcap -F pcap, which comes with Wireshark",
         ),
         (
             "cut.pcap",
@@ -224,7 +224,7 @@ def test_a_directory_reports_what_it_cannot_read_and_skips_what_is_no_capture(tm
     assert problems == [
         f"{tmp_path}/broken.pcap: cannot be read: No such file or directory",
         f"{tmp_path}/old.pcap: byte 0: the capture ends here: 10 of 24 bytes are there",
-        f"{tmp_path}/x.pcap.zst: byte 0: zstd is not read, only pcap and pcapng, as they are or in gzip",
+        f"{tmp_path}/x.pcap.zst: byte 24: the file ends inside its zstd data",
     ]
 
 
@@ -309,7 +309,7 @@ def test_each_kernel_is_compiled_once_for_all_sources(tmp_path: Path) -> None:
         (tmp_path / f"{i}").write_bytes(content)
         (tmp_path / f"{i}.gz").write_bytes(gzip.compress(content))
     assert len(read_well(tmp_path)) == 180
-    for kernel in (capfile.index_pcap, capfile.index_pcapng, merge.gather_frames):
+    for kernel in (pcap.index_pcap, pcapng.index_pcapng, merge.gather_frames):
         assert len(kernel.signatures) == 1, kernel  # type: ignore[attr-defined]
 
 

@@ -4,21 +4,32 @@ Files are read, not mapped. The records of a capture are a chain, each says wher
 memory every step of it waits for main memory, while the copy into a buffer that stays in the cache streams
 (``bench/capture_reading.py`` measures both). And to touch a mapped file that was cut kills the process.
 
-One more compression is one more function, named in ``_UNPACKERS``.
+One more compression is one more entry in ``_UNPACKERS``. However much a packed file claims to hold, no more of it
+is unpacked at a time than CHUNK_BYTES, and no decoder gets more memory than MAX_DECODER_BYTES.
 """
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import fcntl
+import lzma
 import os
+import stat
+import sys
 import zlib
 from collections.abc import Callable, Generator, Iterator
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
 import numpy as np
 
 from sensor.errors import CaptureError, CaptureFormatError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 #: Size of the buffer, unless a record needs more: holds thousands of frames, and stays in the cache.
 BUFFER_BYTES: Final = 4 << 20
@@ -26,6 +37,11 @@ BUFFER_BYTES: Final = 4 << 20
 CHUNK_BYTES: Final = 1 << 20
 #: What is fed to a decompressor at a time: little, because its state is saved before each time.
 PACKED_CHUNK_BYTES: Final = 64 << 10
+#: The same where the state cannot be saved: what it holds is lost where the data are damaged.
+MEMBER_CHUNK_BYTES: Final = 4 << 10
+#: What a decoder may take to unpack a file, for its window most of all: xz -9 needs 65 MiB, zstd --ultra 128.
+MAX_DECODER_BYTES: Final = 128 << 20
+_MAX_WINDOW_LOG: Final = MAX_DECODER_BYTES.bit_length() - 1
 #: Enough of a file to tell its format.
 HEAD_BYTES: Final = 16
 
@@ -34,11 +50,16 @@ HEAD_BYTES: Final = 16
 Unpacker = Callable[[str, Iterator[bytes]], Iterator[bytes]]
 
 
+class CutOffError(CaptureFormatError):
+    """A capture ends inside its header or a record: what is missing may be written yet."""
+
+
 class ByteSource:
     """A part of a capture's bytes, and the way to the next part.
 
     ``data[start:end]``, u8, is there and unread; ``base`` is the offset of ``data[0]`` in the (unpacked)
-    capture. Whoever reads moves ``start``; all else is changed by ``refill`` alone.
+    capture. Whoever reads moves ``start``; all else is changed by ``refill`` alone. ``is_packed``: the file is
+    compressed.
 
     ``path``: a file, or ``-`` for standard input; ``name``: what messages call it. Raises CaptureError if it
     cannot be opened or is empty.
@@ -56,8 +77,9 @@ class ByteSource:
         try:
             head = self._file.head()
             if not head:
-                raise CaptureFormatError(f"{name}: byte 0: the file is empty")
+                raise CutOffError(f"{name}: byte 0: the file is empty")
             unpacker = next((unpack for magic, unpack in _UNPACKERS.items() if head.startswith(magic)), None)
+            self.is_packed = unpacker is not None
             if unpacker is not None:
                 self._offset_note = " after unpacking"
                 self._readinto = _Unpacked(unpacker(name, self._file.chunks())).readinto
@@ -69,6 +91,11 @@ class ByteSource:
     def unread(self) -> int:
         """Number of bytes in ``data[start:end]``."""
         return self.end - self.start
+
+    @property
+    def offset(self) -> int:
+        """Where the first unread byte lies in the (unpacked) capture."""
+        return self.base + self.start
 
     @property
     def bytes_read(self) -> int:
@@ -88,13 +115,40 @@ class ByteSource:
             self.end += n
         return n_bytes <= self.unread
 
+    def demand(self, n_bytes: int) -> None:
+        """Have at least ``n_bytes`` unread bytes at hand. Raises CutOffError if the capture ends before."""
+        if not self.refill(n_bytes):
+            raise self.cut_error(n_bytes)
+
+    def prefetch(self, n_bytes: int) -> None:
+        """Have ``n_bytes`` at hand if the capture has them; nothing is waited for if it is a pipe.
+
+        What cannot be read is complained of when it is its turn.
+        """
+        if self._file.is_regular:
+            with contextlib.suppress(CaptureError):
+                self.refill(n_bytes)
+
     def head(self, n_bytes: int) -> bytes:
         """Return a copy of the first ``n_bytes`` unread bytes, or of what is there of them."""
         return self.data[self.start : min(self.start + n_bytes, self.end)].tobytes()
 
     def format_error(self, reason: str) -> CaptureFormatError:
         """Return the error that names this capture, the offset of the first unread byte, and the reason."""
-        return CaptureFormatError(f"{self.name}: byte {self.base + self.start}{self._offset_note}: {reason}")
+        return CaptureFormatError(f"{self.name}: byte {self.offset}{self._offset_note}: {reason}")
+
+    def file_status(self) -> os.stat_result:
+        """Return what the system knows of the file now."""
+        return self._file.status()
+
+    def first_bytes(self, n_bytes: int) -> bytes:
+        """Return the stored file's first bytes, as they are now; it must not be a pipe."""
+        return self._file.first_bytes(n_bytes)
+
+    def cut_error(self, n_needed: int) -> CutOffError:
+        """Return the error that says that ``n_needed`` bytes should follow and do not."""
+        reason = f"the capture ends here: {self.unread} of {n_needed} bytes are there"
+        return CutOffError(str(self.format_error(reason)))
 
     def close(self) -> None:
         """Close the file."""
@@ -110,7 +164,10 @@ class ByteSource:
 
 
 class _StoredFile:
-    """An open file's bytes as they are stored; ``n_bytes`` of them have been read so far."""
+    """An open file's bytes as they are stored; ``n_bytes`` of them have been read so far.
+
+    ``is_regular``: it is neither a pipe nor a device.
+    """
 
     def __init__(self, path: str, name: str) -> None:
         self.n_bytes = 0
@@ -120,6 +177,7 @@ class _StoredFile:
             self._fd = os.dup(0) if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as reason:
             raise CaptureError(f"{name}: cannot be opened: {reason.strerror}") from reason
+        self.is_regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
         with contextlib.suppress(OSError):  # a pipe cannot
             os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         with contextlib.suppress(OSError):  # a file cannot; a larger pipe makes fewer and larger batches
@@ -149,6 +207,14 @@ class _StoredFile:
             ) from reason
         self.n_bytes += n
         return n
+
+    def status(self) -> os.stat_result:
+        """Return what the system knows of the file now."""
+        return os.fstat(self._fd)
+
+    def first_bytes(self, n_bytes: int) -> bytes:
+        """Return the first bytes, as they are now; it must not be a pipe."""
+        return os.pread(self._fd, n_bytes, 0)
 
     def chunks(self) -> Iterator[bytes]:
         """Yield all bytes, in pieces fit for an unpacker."""
@@ -229,4 +295,72 @@ def _unpack_bytewise(member: zlib._Decompress, rest: bytes) -> Generator[bytes, 
     return at
 
 
-_UNPACKERS: Final[dict[bytes, Unpacker]] = {b"\x1f\x8b": unpack_gzip}
+class _Member(Protocol):
+    """One of the packed parts that a file consists of; what the standard library's decompressors share."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+def _new_xz_member() -> _Member:
+    return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=MAX_DECODER_BYTES)
+
+
+def _new_zstd_member() -> _Member:
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _MAX_WINDOW_LOG})
+
+
+#: What the decompressors raise; bz2's OSError has no class of its own.
+_MEMBER_ERRORS: Final = (lzma.LZMAError, zstd.ZstdError, OSError, EOFError, ValueError, MemoryError)
+#: How they say that a file asks for more memory than it gets.
+_MEMORY_COMPLAINTS: Final = ("Memory usage limit exceeded", "too much memory")
+
+
+def _unpack_members(
+    kind: str, new_member: Callable[[], _Member], name: str, stored: Iterator[bytes]
+) -> Iterator[bytes]:
+    """Unpack any number of members, zeros between; at most CHUNK_BYTES at a time."""
+    n_bytes = 0
+    member: _Member | None = None
+    for chunk in stored:
+        for at in range(0, len(chunk), MEMBER_CHUNK_BYTES):
+            rest = chunk[at : at + MEMBER_CHUNK_BYTES]
+            while rest or (member is not None and not member.needs_input):
+                if member is None:
+                    rest = rest.lstrip(b"\0")
+                    member = new_member() if rest else None
+                    continue
+                try:
+                    unpacked = member.decompress(rest, CHUNK_BYTES)
+                except _MEMBER_ERRORS as reason:
+                    raise CaptureFormatError(f"{name}: {_complaint(kind, n_bytes + at, reason)}") from reason
+                yield unpacked
+                rest = member.unused_data if member.eof else b""
+                if member.eof:
+                    member = None
+        n_bytes += len(chunk)
+    if member is not None:
+        raise CaptureFormatError(f"{name}: byte {n_bytes}: the file ends inside its {kind} data")
+
+
+def _complaint(kind: str, at: int, reason: Exception) -> str:
+    if any(words in str(reason) for words in _MEMORY_COMPLAINTS):
+        limit = f"{MAX_DECODER_BYTES >> 20} MiB"
+        return f"byte {at}: {kind} data that take more than {limit} to unpack are not read: unpack the file first"
+    return f"byte {at}: damaged {kind} data: {str(reason).rpartition(': ')[2].rstrip('.')}"
+
+
+_UNPACKERS: Final[dict[bytes, Unpacker]] = {
+    b"\x1f\x8b": unpack_gzip,
+    b"\xfd7zXZ\0": partial(_unpack_members, "xz", _new_xz_member),
+    b"\x28\xb5\x2f\xfd": partial(_unpack_members, "zstd", _new_zstd_member),
+    b"BZh": partial(_unpack_members, "bzip2", bz2.BZ2Decompressor),
+}

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sensor.capture.capfile import CaptureReader, NotACaptureError, capture_name
+from sensor.capture.capfile import CaptureReader, capture_name
+from sensor.capture.foreign import NotACaptureError
 from sensor.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _walk(path: str, on_problem: Callable[[CaptureError], None]) -> Iterator[tup
 def _may_be_capture(path: str) -> bool:
     """Tell whether a file is a capture, or something that has to be reported as one."""
     try:
-        CaptureReader(path, buffer_bytes=0).close()
+        CaptureReader(path, on_problem=lambda _: None, max_batch_frames=1, buffer_bytes=0).close()
     except NotACaptureError:
         return False
     except CaptureError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 import numpy as np
 
 from sensor.capture.bytesource import BUFFER_BYTES
-from sensor.capture.capfile import MAX_BATCH_FRAMES, CaptureReader, capture_name
+from sensor.capture.capfile import MAX_BATCH_FRAMES, CaptureCounts, CaptureReader, capture_name
 from sensor.capture.discover import CaptureFile, find_captures
 from sensor.capture.frames import FRAME_DTYPE, FrameBatch
 from sensor.errors import CaptureError
@@ -64,7 +64,7 @@ def gather_frames(
         target["reserved"] = source["reserved"]
 
 
-class _OpenCapture:
+class OpenCapture:
     """A capture that is being merged: its batch at hand, of which ``frames[pos:]`` are still to be taken.
 
     ``keys``: i64[n_frames], latest timestamp of the batch up to each frame, so that they ascend. The batches
@@ -72,15 +72,23 @@ class _OpenCapture:
     of the run, which decides between frames of the same time.
     """
 
-    def __init__(self, file: CaptureFile, order: int, reader: CaptureReader) -> None:
+    def __init__(
+        self,
+        file: CaptureFile,
+        order: int,
+        reader: CaptureReader,
+        on_problem: Callable[[CaptureError], None],
+    ) -> None:
         self.file = file
         self.order = order
         self.reader = reader
-        self._batches = iter(reader)
+        self.on_problem = on_problem
+        self.keys = np.empty(0, np.int64)
+        self.pos = 0
 
-    def next_batch(self) -> bool:
-        """Take the next batch; False at the end. Raises CaptureError, which is an end, too."""
-        batch = next(self._batches, None)
+    def next_batch(self, *, is_growing: bool = False) -> bool:
+        """Take the next batch; False at the end, which it may be for now. Raises CaptureError, an end, too."""
+        batch = self.reader.next_batch(is_growing=is_growing)
         if batch is None:
             return False
         self.batch = batch
@@ -115,12 +123,57 @@ class _OpenCapture:
         return self.pos == self.keys.size
 
 
+class Merger:
+    """Puts the frames of several captures in the order of time, into a buffer that is used again and again."""
+
+    def __init__(self) -> None:
+        # Untouched, and so no memory, unless captures overlap.
+        self._gathered = FrameBatch(np.empty(BUFFER_BYTES, np.uint8), np.empty(MAX_BATCH_FRAMES, FRAME_DTYPE))
+
+    def merge(self, captures: Sequence[OpenCapture], bound: tuple[int, int]) -> Iterator[FrameBatch]:
+        """Yield the frames at hand that belong at or before ``bound``, of captures in their order."""
+        stops = [(capture, capture.stop_at(bound)) for capture in captures]
+        parts = [(capture, stop) for capture, stop in stops if stop > capture.pos]
+        if len(parts) == 1:
+            capture, stop = parts[0]
+            yield capture.take(stop)
+        else:
+            yield from self._gather(parts)
+
+    def _gather(self, parts: Sequence[tuple[OpenCapture, int]]) -> Iterator[FrameBatch]:
+        """Yield the frames of several captures, of each up to the position given, in the order of time.
+
+        ``parts`` are in the order of the captures, which decides between equal keys: the sort is stable.
+        """
+        slices = [(capture, slice(capture.pos, stop)) for capture, stop in parts]
+        keys = np.concatenate([capture.keys[part] for capture, part in slices])
+        lengths = np.concatenate([capture.batch.frames["captured_len"][part] for capture, part in slices])
+        owners = np.repeat(np.arange(len(parts)), [part.stop - part.start for _, part in slices])
+        in_time = np.argsort(keys, kind="stable")
+        owners, lengths = owners[in_time], lengths[in_time]
+        ends = np.cumsum(lengths, dtype=np.int64)
+        starts = ends - lengths
+        begin = 0
+        while begin < keys.size:
+            fitting = int(np.searchsorted(ends, starts[begin] + self._gathered.data.size, side="right"))
+            end = min(begin + self._gathered.frames.size, fitting)
+            batch = FrameBatch(self._gathered.data, self._gathered.frames[: end - begin])
+            batch.frames["offset"] = starts[begin:end] - starts[begin]
+            rows_by_owner = np.argsort(owners[begin:end], kind="stable")
+            splits = np.cumsum(np.bincount(owners[begin:end], minlength=len(parts)))
+            for (capture, _), rows in zip(parts, np.split(rows_by_owner, splits[:-1]), strict=True):
+                taken = capture.take(capture.pos + rows.size)
+                gather_frames(taken.data, taken.frames, rows, batch.data, batch.frames)
+            yield batch
+            begin = end
+
+
 class _Waiting(NamedTuple):
     """A capture whose turn has not come. Only a pipe stays open until then: it cannot be read again."""
 
     first: tuple[int, int]
     file: CaptureFile
-    capture: _OpenCapture | None
+    capture: OpenCapture | None
 
 
 class CaptureRun:
@@ -134,18 +187,26 @@ class CaptureRun:
         sizes = [file.size for file in files if file.size is not None]
         self.bytes_total = sum(sizes) if len(sizes) == len(files) else None
         self._files = files
+        self._counts = CaptureCounts()
         self._on_problem = on_problem
         self._waiting: deque[_Waiting] = deque()
-        self._open: list[_OpenCapture] = []
+        self._open: list[OpenCapture] = []
         self._finished_bytes = 0
-        # Untouched, and so no memory, unless captures overlap.
-        self._gathered = FrameBatch(np.empty(BUFFER_BYTES, np.uint8), np.empty(MAX_BATCH_FRAMES, FRAME_DTYPE))
+        self._merger = Merger()
         self._batches = self._merge()
 
     @property
     def bytes_read(self) -> int:
         """How much of the files has been read or given up, in bytes as they are stored."""
         return self._finished_bytes + sum(capture.reader.bytes_read for capture in self._open)
+
+    @property
+    def counts(self) -> CaptureCounts:
+        """What was wrong with the files, as far as they were read."""
+        counts = CaptureCounts()
+        for part in (self._counts, *(capture.reader.counts for capture in self._open)):
+            counts.add(part)
+        return counts
 
     def __iter__(self) -> Iterator[FrameBatch]:
         return self
@@ -178,13 +239,7 @@ class CaptureRun:
             bound = min(capture.last for capture in self._open)
             if self._waiting:
                 bound = min(bound, self._waiting[0].first)
-            stops = [(capture, capture.stop_at(bound)) for capture in self._open]
-            parts = [(capture, stop) for capture, stop in stops if stop > capture.pos]
-            if len(parts) == 1:
-                capture, stop = parts[0]
-                yield capture.take(stop)
-            else:
-                yield from self._gather(parts)
+            yield from self._merger.merge(self._open, bound)
             for capture in [capture for capture in self._open if capture.is_drained]:
                 if not self._advance(capture):
                     self._open.remove(capture)
@@ -198,10 +253,16 @@ class CaptureRun:
                 if capture is not None:
                     waiting.append(_Waiting(capture.first, file, capture))
             else:
-                capture = self._start(file, order, max_batch_frames=1, buffer_bytes=0)
-                if capture is not None:
+                problems: list[CaptureError] = []
+                capture = self._start(
+                    file, order, on_problem=problems.append, max_batch_frames=1, buffer_bytes=0
+                )
+                if capture is not None:  # its problems are met again
                     waiting.append(_Waiting(capture.first, file, None))
                     capture.reader.close()
+                    continue
+                for problem in problems:
+                    self._on_problem(problem)
         self._waiting.extend(sorted(waiting, key=lambda capture: capture.first))
 
     def _open_due(self) -> None:
@@ -231,57 +292,38 @@ class CaptureRun:
         file: CaptureFile,
         order: int,
         *,
+        on_problem: Callable[[CaptureError], None] | None = None,
         max_batch_frames: int = MAX_BATCH_FRAMES,
         buffer_bytes: int = BUFFER_BYTES,
-    ) -> _OpenCapture | None:
+    ) -> OpenCapture | None:
         """Open a file and take its first batch; None, and the file is done with, if it has none."""
+        on_problem = on_problem or self._on_problem
         try:
-            reader = CaptureReader(file.path, max_batch_frames=max_batch_frames, buffer_bytes=buffer_bytes)
+            reader = CaptureReader(
+                file.path,
+                on_problem=on_problem,
+                max_batch_frames=max_batch_frames,
+                buffer_bytes=buffer_bytes,
+            )
         except CaptureError as problem:
-            self._on_problem(problem)
+            on_problem(problem)
             self._finished_bytes += file.size or 0
             return None
-        capture = _OpenCapture(file, order, reader)
+        capture = OpenCapture(file, order, reader, on_problem)
         return capture if self._advance(capture) else None
 
-    def _advance(self, capture: _OpenCapture) -> bool:
+    def _advance(self, capture: OpenCapture) -> bool:
         """Take a capture's next batch; False, and the file is done with, if there is none."""
         try:
             if capture.next_batch():
                 return True
         except CaptureError as problem:
-            self._on_problem(problem)
+            capture.on_problem(problem)
+        self._counts.add(capture.reader.counts)
         size = capture.file.size
         self._finished_bytes += capture.reader.bytes_read if size is None else size
         capture.reader.close()
         return False
-
-    def _gather(self, parts: Sequence[tuple[_OpenCapture, int]]) -> Iterator[FrameBatch]:
-        """Yield the frames of several captures, of each up to the position given, in the order of time.
-
-        ``parts`` are in the order of the captures, which decides between equal keys: the sort is stable.
-        """
-        slices = [(capture, slice(capture.pos, stop)) for capture, stop in parts]
-        keys = np.concatenate([capture.keys[part] for capture, part in slices])
-        lengths = np.concatenate([capture.batch.frames["captured_len"][part] for capture, part in slices])
-        owners = np.repeat(np.arange(len(parts)), [part.stop - part.start for _, part in slices])
-        in_time = np.argsort(keys, kind="stable")
-        owners, lengths = owners[in_time], lengths[in_time]
-        ends = np.cumsum(lengths, dtype=np.int64)
-        starts = ends - lengths
-        begin = 0
-        while begin < keys.size:
-            fitting = int(np.searchsorted(ends, starts[begin] + self._gathered.data.size, side="right"))
-            end = min(begin + self._gathered.frames.size, fitting)
-            batch = FrameBatch(self._gathered.data, self._gathered.frames[: end - begin])
-            batch.frames["offset"] = starts[begin:end] - starts[begin]
-            rows_by_owner = np.argsort(owners[begin:end], kind="stable")
-            splits = np.cumsum(np.bincount(owners[begin:end], minlength=len(parts)))
-            for (capture, _), rows in zip(parts, np.split(rows_by_owner, splits[:-1]), strict=True):
-                taken = capture.take(capture.pos + rows.size)
-                gather_frames(taken.data, taken.frames, rows, batch.data, batch.frames)
-            yield batch
-            begin = end
 
 
 def open_captures(paths: Sequence[str | Path], *, on_problem: Callable[[CaptureError], None]) -> CaptureRun:
