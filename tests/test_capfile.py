@@ -534,7 +534,8 @@ def tshark_frames(path: Path) -> tuple[list[tuple[int | None, int, int]], str]:
 @pytest.mark.parametrize(
     "path",
     [
-        *(path for path in shared("formats") if path.suffix != ".snoop"),
+        # tshark ends where we read on: capture_known.tsv
+        *(p for p in shared("formats") if p.suffix != ".snoop" and "test901" not in p.name),
         *shared("smtp")[::8],
         *shared("dns")[::4],
         *shared("malformed")[::12],
