@@ -8,6 +8,7 @@ import numpy as np
 
 from sensor.capture.frames import LinkType
 from sensor.capture.linktypes import link_type_text
+from sensor.decode.layers import N_LAYERS, Layer, session_text
 from sensor.decode.packets import PACKET_DTYPE, decode_batch, port_classes
 from sensor.decode.status import N_FRAME_STATUSES, N_WEIRDS, FrameStatus, Weird
 from sensor.notation import address_text, endpoint_text, eve_time, mac_text
@@ -30,12 +31,14 @@ class _Decoded:
     def __init__(self, batch: FrameBatch, row: int, ports: NDArray[Any]) -> None:
         packets = np.zeros(1, PACKET_DTYPE)
         statuses = np.zeros(N_FRAME_STATUSES, np.int64)
+        peeled = np.zeros(N_LAYERS, np.int64)
         weirds = np.zeros(N_WEIRDS, np.int64)
         n_packets, _ = decode_batch(
-            batch.data, batch.frames[row : row + 1], 0, ports, packets, statuses, weirds
+            batch.data, batch.frames[row : row + 1], 0, ports, packets, statuses, peeled, weirds
         )
         self.frame = batch.frames[row]
         self.status = FrameStatus(int(statuses.argmax()))
+        self.peeled = [Layer(int(number)).name.lower() for number in np.flatnonzero(peeled)]
         self.weirds = [Weird(int(number)).name.lower() for number in np.flatnonzero(weirds)]
         self.packet = packets[0] if n_packets else None
 
@@ -98,6 +101,7 @@ def _columns(number: int, decoded: _Decoded) -> list[str]:
         ("captured", f"{frame['captured_len']} of {frame['wire_len']} bytes"),
         ("link type", link_text),
         ("status", decoded.status.name.lower()),
+        ("peeled", ", ".join(decoded.peeled) or "nothing"),
         ("weirds", ", ".join(decoded.weirds) or "none"),
     ]
     if packet is not None:
@@ -105,6 +109,7 @@ def _columns(number: int, decoded: _Decoded) -> list[str]:
         rows += [
             ("MAC", f"{mac_text(int(packet['src_mac']))} > {mac_text(int(packet['dst_mac']))}"),
             ("VLAN", str(packet["vlan"]) if packet["vlan"] >= 0 else "none"),
+            ("session", session_text(int(packet["session"])) or "none"),
             ("protocol", _protocol_name(packet)),
             ("source", _endpoint(packet, "src")),
             ("destination", _endpoint(packet, "dst")),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sensor.alerts.lifecycle import Lifecycle
+from sensor.decode.layers import N_LAYERS, Layer
 from sensor.decode.packets import PACKET_DTYPE, decode_batch, port_classes
 from sensor.decode.status import N_FRAME_STATUSES, Eviction, FrameStatus, Weird
 from sensor.devices.activity import (
@@ -75,6 +76,7 @@ class Pipeline:
         self._columns = new_event_columns()
         self._devices = _device_tables(config)
         self._frame_counts = np.zeros(N_FRAME_STATUSES, dtype=np.int64)
+        self._peeled = np.zeros(N_LAYERS, dtype=np.int64)
         self._n_bytes = 0
         self._first_ns = NEVER_NS
         self._last_ns = -1
@@ -103,6 +105,7 @@ class Pipeline:
                 self._port_class,
                 self._packets,
                 self._frame_counts,
+                self._peeled,
                 self._event_tables.weirds,
             )
             self._track(batch.data, n)
@@ -255,6 +258,9 @@ class Pipeline:
             "reviews": self._lifecycle.n_reviews,
             "excepted_connections": int(t.clock[0]["excepted"]),
             "frames": {status.name.lower(): int(self._frame_counts[status]) for status in FrameStatus},
+            "peeled": {
+                layer.name.lower(): int(self._peeled[layer]) for layer in Layer if self._peeled[layer]
+            },
             "weirds": {
                 weird.name.lower(): int(tables.weirds[weird]) for weird in Weird if tables.weirds[weird]
             },

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sensor.decode.layers import N_LAYERS
 from sensor.decode.packets import PACKET_DTYPE, decode_batch, port_classes
 from sensor.decode.status import N_FRAME_STATUSES, Eviction, Weird
 from sensor.events.flows import end_run, has_open_flows, track_packets
@@ -247,6 +248,7 @@ class Tracker:
         self._packets = np.zeros(n_packets, dtype=PACKET_DTYPE)
         self._out = new_event_columns(n_events, n_text)
         self._status_counts = np.zeros(N_FRAME_STATUSES, dtype=np.int64)
+        self._peeled = np.zeros(N_LAYERS, dtype=np.int64)
 
     def run(self, frames: Sequence[Frame], *, batch_sizes: Sequence[int] = ()) -> Tracked:
         """Track frames in batches of these sizes, and the rest in one; drain whenever the kernel asks for it."""
@@ -304,6 +306,7 @@ class Tracker:
             self._port_class,
             self._packets,
             self._status_counts,
+            self._peeled,
             self.tables.weirds,
         )
 

@@ -78,6 +78,7 @@ class EventLog:
             "orig_port": 40000,
             "resp_port": 25,
             "vlan": -1,
+            "session": -1,
             "text_start": len(self.text),
             "text_len": len(text),
         }

@@ -1,4 +1,5 @@
-"""tshark's view of a capture beside ours: SMTP commands and replies, DNS queries, SYNs to mail ports.
+"""tshark's view of captures beside ours: SMTP commands and replies, DNS queries, SYNs to mail ports; and innermost
+addresses and ports, and how many frames a file holds.
 
     python -m tests.oracle CAPTURE...
 
@@ -24,6 +25,8 @@ The rest is listed, capture by capture, in differential_known.tsv.
 from __future__ import annotations
 
 import asyncio
+import re
+import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -36,10 +39,13 @@ from pyshark.capture.capture import TSharkCrashException
 from sensor.capture.merge import open_captures
 from sensor.config import Config
 from sensor.events.types import EventKind, Verb
+from sensor.notation import address_text
 from sensor.pipeline import Pipeline
+from tests import reference
+from tests.builders_capture import enhanced_packet, interface, read_frames, section
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -47,6 +53,7 @@ if TYPE_CHECKING:
     from pyshark.packet.packet import Packet
 
     from sensor.errors import CaptureError
+    from tests.builders_capture import Frame
 
 CONFIG = Config()
 DNS_PORT = 53
@@ -83,8 +90,10 @@ class Counts:
     mail_syns: Counter[str] = field(default_factory=Counter)
 
 
-#: The four things compared, as the table of known differences names them.
+#: What is compared, as the table of known differences names it: what both sides count in one capture ...
 QUANTITIES = ("commands", "replies", "queries", "mail_syns")
+#: ... and what they see of its frames.
+FRAME_QUANTITIES = ("endpoints", "frames")
 
 
 @dataclass(frozen=True)
@@ -211,6 +220,131 @@ def our_counts(path: Path) -> Counts:
         raise problems[0]
     counts.mail_syns["SYN"] = stats["mail_syns"]
     return counts
+
+
+# --- frame by frame, many captures at once ---
+
+_ENDPOINT_FIELDS = (
+    *("frame.protocols", "ip.src", "ip.dst", "ipv6.src", "ipv6.dst"),
+    *("tcp.srcport", "tcp.dstport", "udp.srcport", "udp.dstport"),
+    *("dns.flags.response", "dns.flags.opcode", "dns.qry.type"),
+)
+# Each frame by itself: nothing is put together from several, so captures can share a run.
+_FRAME_BY_FRAME = {
+    "ip.defragment": "FALSE",
+    "ipv6.defragment": "FALSE",
+    "tcp.desegment_tcp_streams": "FALSE",
+    "tcp.analyze_sequence_numbers": "FALSE",
+}
+
+
+@dataclass(frozen=True)
+class FrameView:
+    """What tshark sees in one frame: the innermost ends as text, and the DNS query of a datagram, if it is one."""
+
+    ends: str
+    query: str
+    ports: frozenset[str]  # all that it saw, as "tcp 25"
+
+
+def read_all(path: Path) -> list[Frame]:
+    """Read a capture as the sensor does, up to where it is damaged."""
+    with open_captures([path], on_problem=lambda _problem: None) as batches:
+        return read_frames(batches)
+
+
+def tshark_frame_views(frames: Sequence[Frame], scratch: Path) -> list[FrameView]:
+    """Let tshark look at frames of any captures and link types in one run, by way of the pcapng file ``scratch``."""
+    links: dict[int, int] = {}
+    with scratch.open("wb") as file:
+        file.write(section())
+        for frame in frames:
+            if frame.link_type not in links:
+                links[frame.link_type] = len(links)
+                file.write(interface(link_type=frame.link_type & 0xFFFF))
+            number = links[frame.link_type]
+            file.write(enhanced_packet("<", number, 0, frame.data, frame.wire_len & 0xFFFFFFFF))
+    options = [word for name, value in _FRAME_BY_FRAME.items() for word in ("-o", f"{name}:{value}")]
+    fields = [word for name in _ENDPOINT_FIELDS for word in ("-e", name)]
+    command = ["tshark", "-n", "-r", str(scratch), "-T", "fields", "-E", "occurrence=a", *options, *fields]
+    lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split("\n")[:-1]
+    if len(lines) != len(frames):
+        raise RuntimeError(f"tshark saw {len(lines)} of {len(frames)} frames")
+    return [_frame_view(line) for line in lines]
+
+
+def _frame_view(line: str) -> FrameView:
+    protocols, *columns = line.split("\t")
+    ip4, ip6, tcp, udp = ([column.split(",") for column in columns[at : at + 2]] for at in (0, 2, 4, 6))
+    response, opcode, qtype = columns[8:]
+    seen: Counter[str] = Counter()
+    network = transport = None
+    for protocol in protocols.split(":"):
+        if protocol in ("icmp", "icmpv6"):
+            break  # what an error quotes is no packet
+        if protocol in ("ip", "ipv6"):
+            network, transport = (ip4 if protocol == "ip" else ip6, seen[protocol]), None
+        elif protocol in ("tcp", "udp"):
+            transport = (tcp if protocol == "tcp" else udp, seen[protocol])
+        seen[protocol] += 1
+    ports = frozenset(
+        f"{name} {port}" for name, sides in (("tcp", tcp), ("udp", udp)) for side in sides for port in side
+    )
+    is_error = not {"icmp", "icmpv6"}.isdisjoint(protocols.split(":"))
+    is_query = response in ("0", "False") and opcode == "0" and f"udp {DNS_PORT}" in ports
+    return FrameView(
+        _ends_text(network, transport),
+        qtype.split(",")[0] if is_query and qtype and not is_error else "",
+        ports,
+    )
+
+
+def _ends_text(
+    network: tuple[list[list[str]], int] | None, transport: tuple[list[list[str]], int] | None
+) -> str:
+    if network is None or transport is None:
+        return "-"
+    (sources, destinations), at = network
+    (src_ports, dst_ports), port_at = transport
+    if at >= len(sources) or port_at >= len(src_ports) or not sources[at] or not src_ports[port_at]:
+        return "-"
+    return f"{sources[at]} {src_ports[port_at]} > {destinations[at]} {dst_ports[port_at]}"
+
+
+def our_ends(frame: Frame) -> str:
+    """Write the innermost ends that tests/reference.py sees; test_packets.py holds the kernel to it."""
+    ends = reference.innermost_ends(frame.data, wire_len=frame.wire_len, link_type=frame.link_type)
+    if ends is None:
+        return "-"
+    source, destination = (
+        address_text(ends.get(f"{end}_hi", 0), ends[f"{end}_lo"]) for end in ("src", "dst")
+    )
+    return f"{source} {ends['src_port']} > {destination} {ends['dst_port']}"
+
+
+def endpoint_difference(frames: Sequence[Frame], views: Sequence[FrameView]) -> Difference | None:
+    """Return how many frames of a capture differ, and both sides of the first (frame numbers are from 1)."""
+    differing = [
+        (number, ours, view.ends)
+        for number, (frame, view) in enumerate(zip(frames, views, strict=True), 1)
+        if (ours := our_ends(frame)) != view.ends
+    ]
+    if not differing:
+        return None
+    number, ours, theirs = differing[0]
+    return Difference("endpoints", f"{len(differing)}: p{number} {ours}", theirs)
+
+
+def frames_in_files(paths: Sequence[Path]) -> dict[Path, str]:
+    """Return how many frames Wireshark's reader finds in each file, up to where it is damaged; "-" if it cannot."""
+    command = ["capinfos", "-c", "-T", "-r", "-M", *map(str, paths)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = {
+        Path(name): count
+        for count, name in re.findall(r'after reading (\d+) packets from "(.+)"', result.stderr)
+    }
+    found |= {Path(name): count for name, count in re.findall(r"^(.+)\t(\d+)$", result.stdout, re.MULTILINE)}
+    return {path: found.get(path, "-") for path in paths}
 
 
 def main(paths: list[str]) -> int:

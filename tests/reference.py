@@ -7,9 +7,10 @@ get lost on the way. Nothing is shared with sensor.decode but the names of the r
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from sensor.decode.layers import Layer
 from sensor.decode.status import FrameStatus
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Packet:
     seq: int = 0
     ack: int = 0
     tcp_flags: int = 0
+    session: int = -1
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Decoded:
     status: FrameStatus
     packet: Packet | None = None
     impossible_lengths: int = 0
+    peeled: tuple[Layer, ...] = ()
 
 
 class Stopped(Exception):  # noqa: N818 - an outcome, not an error
@@ -79,22 +82,76 @@ class Region:
     def after(self, n: int) -> Region:
         return Region(self.offset + n, self.captured[n:], self.wire_len - n)
 
+    def datagram_head(self, n: int) -> bytes:
+        """The first ``n`` bytes of a tunnel's datagram; one that has no room for them is no tunnel's."""
+        if n > self.wire_len:
+            raise Stopped(FrameStatus.OTHER)
+        return self.announced(n)
+
     def first(self, n: int) -> Region:
         return Region(self.offset, self.captured[:n], n)
+
+
+@dataclass
+class Inside:
+    """What the layers peeled so far announce: the next one, where it lies, and the columns known by now."""
+
+    layer: Layer
+    region: Region
+    columns: dict[str, int] = field(default_factory=dict)
+    #: Addresses and ports of the innermost TCP or UDP header, whatever becomes of it.
+    ends: dict[str, int] | None = None
+
+    def forget_stations(self) -> None:
+        self.columns |= {"src_mac": -1, "dst_mac": -1, "vlan": -1}
+
+    def note_session(self, layer: Layer, number: int) -> None:
+        self.columns["session"] = layer << 32 | number
 
 
 ETHERNET, SLL, SLL2 = 1, 113, 276
 LOOPBACK_LINKS, INET6_FAMILIES = (0, 108), (10, 24, 28, 30)
 RAW_LINKS, IPV4_LINK, IPV6_LINK = (12, 14, 101), 228, 229
+OTHER_LINKS = {
+    9: Layer.PPP,
+    50: Layer.PPP,
+    51: Layer.PPPOE,
+    104: Layer.CHDLC,
+    105: Layer.WIFI,
+    127: Layer.RADIOTAP,
+    239: Layer.NFLOG,
+}
 IPV4, ARP, IPV6 = 0x0800, 0x0806, 0x86DD
 TAGS = (0x8100, 0x88A8, 0x9100)
 MAX_TAGS = 8
-ETHER_TUNNELS = {
-    *(0x8847, 0x8848, 0x8864, 0x880B, 0x88BE, 0x22EB, 0x6558, 0x22F3, 0x88E7, 0x8903, 0x8909, 0x8926, 0x893F),
-    *(0x894F, 0x88E5, 0x892F, 0x9200, 0x9300),
-    *TAGS,
+MAX_LAYERS = 16
+ETHERTYPES = {
+    IPV4: Layer.IPV4,
+    IPV6: Layer.IPV6,
+    ARP: Layer.ARP,
+    0x6558: Layer.ETHERNET,
+    0x8847: Layer.MPLS,
+    0x8848: Layer.MPLS,
+    0x8864: Layer.PPPOE,
+    0x880B: Layer.PPP,
+    0x88E7: Layer.PBB,
+    0x8903: Layer.FABRICPATH,
+    0x8926: Layer.VNTAG,
+    0x893F: Layer.ETAG,
+    0x894F: Layer.NSH,
 }
-IP_TUNNELS = {4, 41, 47, 55, 94, 97, 98, 108, 115, 137, 142, 143, 145}
+ETHER_TUNNELS = {0x22EB, 0x22F3, 0x88BE, 0x88E5, 0x8909, 0x892F, 0x9200, 0x9300, *TAGS}
+PROTOCOLS = {
+    4: Layer.IPV4_IN_IP,
+    41: Layer.IPV6_IN_IP,
+    47: Layer.GRE,
+    97: Layer.ETHERIP,
+    115: Layer.L2TPV3,
+    137: Layer.MPLS,
+    143: Layer.ETHERNET,
+    145: Layer.NSH,
+}
+IP_TUNNELS = {55, 94, 98, 108, 142}
 IPV6_EXTENSIONS = {0, 43, 44, 51, 60, 135, 139, 140}
 MAX_EXTENSIONS = 8
 
@@ -108,16 +165,73 @@ def decode(
 ) -> Decoded:
     """Decode one frame of which ``frame`` was captured."""
     whole = Region(0, frame, max(len(frame), len(frame) if wire_len is None else wire_len))
+    peeled: list[Layer] = []
     try:
-        ethertype, network, stations = decode_link(whole, link_type)
-        packet = decode_arp(network) if ethertype == ARP else decode_ip(network, ethertype, mail_ports)
+        packet = decode_layers(decode_link(whole, link_type), mail_ports, peeled)
     except Stopped as stop:
-        return stop.decoded
-    return Decoded(packet.status, replace(packet, **stations))
+        return replace(stop.decoded, peeled=tuple(sorted(peeled)))
+    return Decoded(packet.status, packet, peeled=tuple(sorted(peeled)))
 
 
-def decode_link(whole: Region, link_type: int) -> tuple[int, Region, dict[str, int]]:
-    """Return EtherType (IPv4, IPv6 or ARP), what it announces, and the link-layer columns."""
+def innermost_ends(frame: bytes, *, wire_len: int, link_type: int) -> dict[str, int] | None:
+    """Return the addresses and ports of the innermost TCP or UDP header, of interest or not."""
+    whole = Region(0, frame, max(len(frame), wire_len))
+    inside = Inside(Layer.NONE, whole)
+    try:
+        inside = decode_link(whole, link_type)
+        decode_layers(inside, MAIL_PORTS, [])
+    except Stopped:
+        pass
+    return inside.ends
+
+
+def decode_layers(inside: Inside, mail_ports: Collection[int], peeled: list[Layer]) -> Packet:
+    """Decode the innermost packet; the frame's own network header is not among the layers that are counted."""
+    if inside.layer in NETWORKS:
+        packet = decode_network(inside, mail_ports)
+        if packet:
+            return replace(packet, **inside.columns)
+    for _ in range(MAX_LAYERS):
+        if inside.layer in NETWORKS:
+            packet = decode_network(inside, mail_ports)
+            if packet:
+                return replace(packet, **inside.columns)
+        else:
+            peeled.append(inside.layer)
+            reference_tunnels.PEEL[inside.layer](inside)
+    raise Stopped(FrameStatus.TOO_DEEP)
+
+
+NETWORKS = (Layer.IPV4, Layer.IPV6, Layer.ARP)
+
+
+def decode_network(inside: Inside, mail_ports: Collection[int]) -> Packet | None:
+    """Return the packet, or None if it carries another: ``inside`` is that one then."""
+    if inside.layer == Layer.ARP:
+        return decode_arp(inside.region)
+    network = inside.region
+    inside.ends = None
+    proto, segment, addresses = (decode_ipv4 if inside.layer == Layer.IPV4 else decode_ipv6)(network)
+    if proto in (6, 17) and len(segment.captured) >= 4:
+        src_port, dst_port = struct.unpack(">HH", segment.captured[:4])
+        inside.ends = {**addresses, "src_port": src_port, "dst_port": dst_port}
+    if proto == 6:
+        return replace(decode_tcp(segment, mail_ports), **addresses)
+    if proto == 17:
+        packet, payload = decode_udp(segment)
+        if packet.status != FrameStatus.OTHER:
+            return replace(packet, **addresses)
+        inside.layer = reference_tunnels.tunnel_of_ports(packet.src_port, packet.dst_port)
+        inside.region = payload
+    elif proto in PROTOCOLS:
+        inside.layer, inside.region = PROTOCOLS[proto], segment
+    else:
+        raise Stopped(FrameStatus.UNKNOWN_TUNNEL if proto in IP_TUNNELS else FrameStatus.OTHER)
+    inside.forget_stations()
+    return None
+
+
+def decode_link(whole: Region, link_type: int) -> Inside:
     if link_type == ETHERNET:
         header = whole.announced(14)
         columns = {
@@ -137,31 +251,33 @@ def decode_link(whole: Region, link_type: int) -> tuple[int, Region, dict[str, i
         family = min(families)  # a small number, in either byte order
         if family != 2 and family not in INET6_FAMILIES:
             raise Stopped(FrameStatus.NOT_IP)
-        return (IPV4 if family == 2 else IPV6), whole.after(4), {}
+        return Inside(Layer.IPV4 if family == 2 else Layer.IPV6, whole.after(4))
     if link_type == IPV4_LINK:
-        return IPV4, whole, {}
+        return Inside(Layer.IPV4, whole)
     if link_type == IPV6_LINK:
-        return IPV6, whole, {}
+        return Inside(Layer.IPV6, whole)
     if link_type in RAW_LINKS:
         version = whole.announced(1)[0] >> 4
         if version not in (4, 6):
             raise Stopped(FrameStatus.MALFORMED)
-        return (IPV4 if version == 4 else IPV6), whole, {}
+        return Inside(Layer.IPV4 if version == 4 else Layer.IPV6, whole)
+    if link_type in OTHER_LINKS:
+        return Inside(OTHER_LINKS[link_type], whole)
     raise Stopped(FrameStatus.UNKNOWN_LINK_TYPE)
 
 
-def decode_cooked(
-    protocol: int, hardware: int, length: int, address: bytes, rest: Region
-) -> tuple[int, Region, dict[str, int]]:
-    if hardware in (770, 803):
+def decode_cooked(protocol: int, hardware: int, length: int, address: bytes, rest: Region) -> Inside:
+    if hardware == 770:
         raise Stopped(FrameStatus.UNKNOWN_LINK_TYPE)
+    if hardware in (801, 803):
+        return Inside(Layer.WIFI if hardware == 801 else Layer.RADIOTAP, rest)
     if hardware == 824 or (protocol < 0x600 and protocol != 4):
         raise Stopped(FrameStatus.NOT_IP)
     is_mac = hardware == 1 and length == 6
     return decode_ether(protocol, rest, {"src_mac": int.from_bytes(address[:6], "big")} if is_mac else {})
 
 
-def decode_ether(ethertype: int, rest: Region, columns: dict[str, int]) -> tuple[int, Region, dict[str, int]]:
+def decode_ether(ethertype: int, rest: Region, columns: dict[str, int]) -> Inside:
     n_tags = 0
     while ethertype in TAGS:
         if n_tags == MAX_TAGS:
@@ -173,11 +289,13 @@ def decode_ether(ethertype: int, rest: Region, columns: dict[str, int]) -> tuple
         n_tags += 1
     if ethertype <= 1500:
         ethertype, rest = decode_llc(rest)
-    if ethertype in ETHER_TUNNELS:
-        raise Stopped(FrameStatus.UNKNOWN_TUNNEL)
-    if ethertype not in (IPV4, IPV6, ARP):
-        raise Stopped(FrameStatus.NOT_IP)
-    return ethertype, rest, columns
+    return Inside(layer_of(ethertype), rest, columns)
+
+
+def layer_of(ethertype: int) -> Layer:
+    if ethertype in ETHERTYPES:
+        return ETHERTYPES[ethertype]
+    raise Stopped(FrameStatus.UNKNOWN_TUNNEL if ethertype in ETHER_TUNNELS else FrameStatus.NOT_IP)
 
 
 def decode_llc(rest: Region) -> tuple[int, Region]:
@@ -190,19 +308,6 @@ def decode_llc(rest: Region) -> tuple[int, Region]:
 
 def decode_arp(body: Region) -> Packet:
     return Packet(FrameStatus.LAN, ARP, body.offset, body.offset + len(body.captured), body.wire_len)
-
-
-def decode_ip(network: Region, ethertype: int, mail_ports: Collection[int]) -> Packet:
-    proto, segment, addresses = decode_ipv4(network) if ethertype == IPV4 else decode_ipv6(network)
-    if proto in IP_TUNNELS:
-        raise Stopped(FrameStatus.UNKNOWN_TUNNEL)
-    if proto == 6:
-        packet = decode_tcp(segment, mail_ports)
-    elif proto == 17:
-        packet = decode_udp(segment)
-    else:
-        raise Stopped(FrameStatus.OTHER)
-    return replace(packet, **addresses)
 
 
 def decode_ipv4(network: Region) -> tuple[int, Region, dict[str, int]]:
@@ -268,7 +373,7 @@ def decode_tcp(segment: Region, mail_ports: Collection[int]) -> Packet:
     return replace(packet, src_port=src_port, dst_port=dst_port, seq=seq, ack=ack, tcp_flags=flags)
 
 
-def decode_udp(datagram: Region) -> Packet:
+def decode_udp(datagram: Region) -> tuple[Packet, Region]:
     src_port, dst_port, length = struct.unpack(">HHH", datagram.head(8)[:6])
     if length == 0 and datagram.wire_len > 65535:
         length = datagram.wire_len
@@ -280,9 +385,13 @@ def decode_udp(datagram: Region) -> Packet:
     elif ports & {67, 68}:
         status = FrameStatus.LAN
     else:
-        raise Stopped(FrameStatus.OTHER)
+        status = FrameStatus.OTHER
     payload = datagram.after(8)
     if length - 8 < payload.wire_len:
         payload = payload.first(length - 8)
     end = payload.offset + len(payload.captured)
-    return Packet(status, 17, payload.offset, end, payload.wire_len, src_port=src_port, dst_port=dst_port)
+    packet = Packet(status, 17, payload.offset, end, payload.wire_len, src_port=src_port, dst_port=dst_port)
+    return packet, payload
+
+
+from tests import reference_tunnels  # noqa: E402 - the two know each other: layers nest

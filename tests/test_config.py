@@ -262,7 +262,10 @@ def test_exceptions_name_devices_and_destinations_in_several_ways(config_file: P
         ),
         ("resolvers = [8]", "resolvers[0] = 8: expected a text in quotes"),
         ("mail_ports = [25, 25]", "mail_ports = [25, 25]: expected each port once"),
-        ("mail_ports = [25, 53]", "mail_ports = [25, 53]: expected mail ports: 53 belongs to DNS or DHCP"),
+        (
+            "mail_ports = [25, 53]",
+            "mail_ports = [25, 53]: expected mail ports: 53 belongs to DNS, DHCP or a tunnel",
+        ),
         ("mail_ports = [0]", "mail_ports[0] = 0: expected a whole number from 1 to 65535"),
         ("mail_ports = [true]", "mail_ports[0] = true: expected a whole number from 1 to 65535"),
         (

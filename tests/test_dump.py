@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensor.dump import hex_lines, packet_detail, packet_lines
+from tests.builders_tunnels import over_udp, vxlan
 
 if TYPE_CHECKING:
     from sensor.capture.frames import FrameBatch
@@ -66,6 +67,15 @@ def test_the_detail_of_one_packet(sizes: list[int]) -> None:
     assert columns["destination"] == "[2001:db8:ffff::2]:53"
     assert columns["payload"] == "1 bytes on the wire, bytes 66 to 67 of the frame captured"
     assert detail[detail.index("") + 1 :] == hex_lines(FRAMES[1])
+
+
+def test_what_was_peeled_is_named() -> None:
+    tunnelled = batch([over_udp(4789, vxlan(ether(IPV4, ipv4(TCP, tcp())), vni=42))])
+    detail = packet_detail([tunnelled], 1, MAIL_PORTS)
+    assert "peeled      ethernet, vxlan" in detail
+    assert "session     vxlan 42" in detail
+    plain = packet_detail(batches([5]), 2, MAIL_PORTS)
+    assert {"peeled      nothing", "session     none"} <= set(plain)
 
 
 def test_a_packet_that_is_not_decoded_has_its_bytes() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from sensor.decode.layers import Layer
 from sensor.events.jsonl import event_lines
 from sensor.events.types import EVENT_DTYPE, EventFlag, EventKind, Fate, QType, Verb
 
@@ -17,6 +18,7 @@ NO_TEXT = np.zeros(0, np.uint8)
 SHARED = {
     "timestamp": "2026-11-23T14:50:22.123456+0000",
     "vlan": 20,
+    "session": "vxlan 42",
     "src_mac": "44:19:b6:0a:0b:0c",
     "src_ip": "192.168.1.23",
     "src_port": 40123,
@@ -44,6 +46,7 @@ def one_event(kind: EventKind, text: bytes = b"", **columns: Any) -> dict[str, A
     event["orig_mac"], event["resp_mac"] = 0x4419B60A0B0C, -1
     event["orig_port"], event["resp_port"] = 40123, 25
     event["vlan"], event["flow_id"] = 20, 7
+    event["session"] = Layer.VXLAN << 32 | 42
     event["text_start"], event["text_len"] = 3, len(text)
     for name, value in columns.items():
         event[name] = value
@@ -167,14 +170,15 @@ def test_keys_of_each_kind(
 
 
 def test_arp_and_dhcp_have_no_other_side() -> None:
-    shared = {key: SHARED[key] for key in ("timestamp", "vlan", "src_mac", "src_ip")}
+    shared = {key: SHARED[key] for key in ("timestamp", "vlan", "session", "src_mac", "src_ip")}
     assert one_event(EventKind.ARP) == shared | {"event_type": "arp"}
     assert one_event(EventKind.DHCP, b"cam") == shared | {"event_type": "dhcp", "hostname": "cam"}
 
 
 def test_what_is_not_known_is_null() -> None:
-    event = one_event(EventKind.DNS_QUERY, orig_mac=-1, vlan=-1, flow_id=-1, code=QType.A)
+    event = one_event(EventKind.DNS_QUERY, orig_mac=-1, vlan=-1, session=-1, flow_id=-1, code=QType.A)
     assert (event["src_mac"], event["vlan"], event["flow_id"]) == (None, None, None)
+    assert "session" not in event
 
 
 def test_hostile_names_are_escaped() -> None:
@@ -190,6 +194,7 @@ def test_any_columns_give_one_ascii_line_each(events: np.ndarray[Any, Any], text
     for kind, n_codes in codes.items():
         of_kind = events["kind"] == kind
         events["code"][of_kind] = np.abs(events["code"][of_kind] % n_codes)
+    events["session"] %= len(Layer) << 32
     events["verb"] = np.abs(events["verb"] % len(Verb))
     for name in ("orig_mac", "resp_mac"):
         events[name] = np.maximum(-1, events[name] >> 16)

@@ -17,13 +17,20 @@ class LinkType(IntEnum):
 
     NULL = 0  # BSD loopback, the address family in the byte order of the machine that captured
     ETHERNET = 1
+    PPP = 9
     RAW_BSD = 12  # DLT_RAW of FreeBSD and Linux, found in files although LINKTYPE_RAW is 101
     RAW_OPENBSD = 14  # DLT_RAW of OpenBSD
+    PPP_HDLC = 50
+    PPP_ETHER = 51
     RAW = 101
+    C_HDLC = 104
+    IEEE802_11 = 105
     LOOP = 108  # OpenBSD loopback, the address family in network order
     LINUX_SLL = 113
+    IEEE802_11_RADIOTAP = 127
     IPV4 = 228
     IPV6 = 229
+    NFLOG = 239
     LINUX_SLL2 = 276
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from sensor.decode.link import EtherType
-from sensor.decode.status import UNDECIDED, FrameStatus, Weird
+from sensor.decode.layers import Layer
+from sensor.decode.status import UNDECIDED, FrameStatus, status_of_lack
 from sensor.decode.wire import has, read_address_half, read_u8, read_u16, read_u32
 from sensor.jit import inlined
 
@@ -29,32 +29,32 @@ class IpProtocol(IntEnum):
     """Protocol numbers that are decoded (IANA "Protocol Numbers", "IPv6 Extension Header Types")."""
 
     HOPOPT = 0
+    IPV4 = 4
     TCP = 6
     UDP = 17
+    IPV6 = 41
     IPV6_ROUTE = 43
     IPV6_FRAG = 44
+    GRE = 47
     AH = 51
     IPV6_OPTS = 60
+    ETHERIP = 97
+    L2TP = 115  # version 3
     MOBILITY = 135
+    MPLS = 137
     HIP = 139
     SHIM6 = 140
+    ETHERNET = 143
+    NSH = 145
 
 
-# Protocols that wrap a further frame or packet.
+# Protocols that wrap a further frame or packet, and are not decoded.
 _ENCAPSULATIONS = (
-    4,  # IPv4
-    41,  # IPv6
-    47,  # GRE
     55,  # minimal encapsulation (RFC 2004)
     94,  # IPIP
-    97,  # EtherIP
     98,  # ENCAP
     108,  # IPComp
-    115,  # L2TP
-    137,  # MPLS
     142,  # ROHC
-    143,  # Ethernet
-    145,  # NSH
 )
 
 _IPV4_BYTES, _IPV6_BYTES = 20, 40
@@ -63,22 +63,27 @@ _IPV4_MAPPED = 0xFFFF << 32  # ::ffff:0:0/96 (RFC 4291 section 2.5.5.2), lower h
 
 
 @inlined
-def status_of_lack(pos: int, n: int, wire_end: int, weirds: NDArray[np.int64]) -> int:
-    """Tell why ``n`` bytes are not there: MALFORMED if the packet's length has no room, else TRUNCATED."""
-    if n > wire_end - pos:
-        weirds[Weird.IP_CHECKSUM_IMPOSSIBLE_LENGTH] += 1
-        return FrameStatus.MALFORMED
-    return FrameStatus.TRUNCATED
-
-
-@inlined
-def protocol_status(proto: int) -> int:
-    """Return UNDECIDED for what is decoded further (TCP, UDP), else the frame's status."""
-    if proto in (IpProtocol.TCP, IpProtocol.UDP):
-        return UNDECIDED
+def protocol_layer(proto: int) -> tuple[int, int]:
+    """Return (UNDECIDED, the Layer that a protocol number announces), or (the frame's FrameStatus, nothing)."""
+    if proto == IpProtocol.IPV4:
+        return UNDECIDED, Layer.IPV4_IN_IP
+    if proto == IpProtocol.IPV6:
+        return UNDECIDED, Layer.IPV6_IN_IP
+    if proto == IpProtocol.GRE:
+        return UNDECIDED, Layer.GRE
+    if proto == IpProtocol.ETHERIP:
+        return UNDECIDED, Layer.ETHERIP
+    if proto == IpProtocol.L2TP:
+        return UNDECIDED, Layer.L2TPV3
+    if proto == IpProtocol.MPLS:
+        return UNDECIDED, Layer.MPLS
+    if proto == IpProtocol.ETHERNET:
+        return UNDECIDED, Layer.ETHERNET
+    if proto == IpProtocol.NSH:
+        return UNDECIDED, Layer.NSH
     if proto in _ENCAPSULATIONS:
-        return FrameStatus.UNKNOWN_TUNNEL
-    return FrameStatus.OTHER
+        return FrameStatus.UNKNOWN_TUNNEL, Layer.NONE
+    return FrameStatus.OTHER, Layer.NONE
 
 
 @inlined
@@ -105,7 +110,7 @@ def decode_ipv4(
     if read_u16(data, pos + 6, end) & 0x1FFF:
         return FrameStatus.FRAGMENT, -1, pos, end, wire_end
     proto = read_u8(data, pos + 9, end)
-    return protocol_status(proto), proto, pos + header_len, end, wire_end
+    return UNDECIDED, proto, pos + header_len, end, wire_end
 
 
 @inlined
@@ -155,7 +160,7 @@ def skip_extensions(
         pos += length
     if is_extension(proto):
         return FrameStatus.TOO_DEEP, -1, pos, end, wire_end
-    return protocol_status(proto), proto, pos, end, wire_end
+    return UNDECIDED, proto, pos, end, wire_end
 
 
 @inlined
@@ -182,14 +187,14 @@ def decode_ipv6(
 
 @inlined
 def decode_ip(
-    data: Bytes, pos: int, end: int, wire_end: int, ethertype: int, weirds: NDArray[np.int64]
+    data: Bytes, pos: int, end: int, wire_end: int, layer: int, weirds: NDArray[np.int64]
 ) -> tuple[int, int, int, int, int]:
     """Find the segment of an IP packet: (status, protocol, its position, its end, its end on the wire).
 
     ``pos``: the IP header; ``end``, ``wire_end``: of the frame; ``weirds``: i64[N_WEIRDS], in/out. Status is
-    UNDECIDED for TCP and UDP; anything else is the frame's FrameStatus, and the other values mean nothing.
+    UNDECIDED if the header is whole; anything else is the frame's FrameStatus, and the other values mean nothing.
     """
-    if ethertype == EtherType.IPV4:
+    if layer == Layer.IPV4:
         return decode_ipv4(data, pos, end, wire_end, weirds)
     return decode_ipv6(data, pos, end, wire_end, weirds)
 
@@ -201,9 +206,9 @@ def read_ipv4_address(data: Bytes, pos: int, end: int) -> int:
 
 
 @inlined
-def read_ip_addresses(data: Bytes, pos: int, end: int, ethertype: int) -> tuple[int, int, int, int]:
+def read_ip_addresses(data: Bytes, pos: int, end: int, layer: int) -> tuple[int, int, int, int]:
     """Return (source high, low, destination high, low) of an IP header that ``decode_ip`` accepted."""
-    if ethertype == EtherType.IPV4:
+    if layer == Layer.IPV4:
         return 0, read_ipv4_address(data, pos + 12, end), 0, read_ipv4_address(data, pos + 16, end)
     return (
         read_address_half(data, pos + 8, end),

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sensor.decode.ip import IpProtocol, decode_ip, read_ip_addresses
+from sensor.decode.ip import IpProtocol, decode_ip, protocol_layer, read_ip_addresses
+from sensor.decode.layers import NETWORK_LAYERS, Layer
 from sensor.decode.link import EtherType, decode_link, read_stations
+from sensor.decode.peel import MAX_LAYERS, peel_layer
+from sensor.decode.shims import forget_stations
 from sensor.decode.status import UNDECIDED, FrameStatus
 from sensor.decode.transport import decode_tcp, decode_udp
+from sensor.decode.udp_tunnels import TUNNEL_PORTS, udp_layer
 from sensor.decode.wire import read_u8, read_u16, read_u32
-from sensor.jit import inlined, kernel
+from sensor.jit import inlined, inner, kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,7 +32,7 @@ PACKET_DTYPE = np.dtype(
         ("src_lo", np.int64),
         ("dst_hi", np.int64),
         ("dst_lo", np.int64),
-        ("src_mac", np.int64),  # -1 not known
+        ("src_mac", np.int64),  # of the innermost Ethernet or 802.11 frame; -1 not known
         ("dst_mac", np.int64),
         ("payload_start", np.int64),  # layer-4 payload in the batch's data
         ("payload_end", np.int64),  # end of what was captured of it
@@ -36,7 +40,11 @@ PACKET_DTYPE = np.dtype(
         ("seq", np.int64),
         ("ack", np.int64),
         ("frame", np.int64),  # row of the frame in its batch
-        ("vlan", np.int32),
+        (
+            "session",
+            np.int64,
+        ),  # of the innermost tunnel that numbers its sessions: Layer << 32 | number; -1 none
+        ("vlan", np.int32),  # of the innermost frame, by its tag or as a mirror reports it; -1 none
         ("src_port", np.int32),
         ("dst_port", np.int32),
         ("tcp_flags", np.int32),
@@ -51,22 +59,24 @@ _DHCP_PORTS = (67, 68)  # RFC 2131 section 4.1
 
 
 class PortClass(IntEnum):
-    """What a port number makes of a packet; mail is TCP only, DHCP is UDP only."""
+    """What a port number makes of a packet; mail is TCP only, DHCP and tunnels are UDP only."""
 
     OTHER = 0
     MAIL = 1
     DNS = 2
     DHCP = 3
+    TUNNEL = 4  # of UDP, unless the other port is DNS' or DHCP's
 
 
 def port_classes(mail_ports: Iterable[int]) -> NDArray[np.uint8]:
     """Return the table that ``decode_batch`` looks ports up in: PortClass, u8[65536].
 
-    Raises ValueError for a mail port that is no port, or that DNS or DHCP has.
+    Raises ValueError for a mail port that is no port, or that DNS, DHCP or a tunnel has.
     """
     table = np.zeros(N_PORTS, dtype=np.uint8)
     table[_DNS_PORT] = PortClass.DNS
     table[list(_DHCP_PORTS)] = PortClass.DHCP
+    table[list(TUNNEL_PORTS)] = PortClass.TUNNEL
     for port in mail_ports:
         if not 0 < port < N_PORTS or table[port] not in (PortClass.OTHER, PortClass.MAIL):
             raise ValueError(f"port {port} cannot be a mail port")
@@ -86,11 +96,13 @@ def tcp_status(a: int, b: int) -> int:
 
 @inlined
 def udp_status(a: int, b: int) -> int:
-    """Return the status of a UDP datagram between ports of the classes ``a`` and ``b``."""
+    """Return the status of a UDP datagram between ports of the classes ``a`` and ``b``; UNDECIDED: maybe a tunnel."""
     if PortClass.DNS in (a, b):
         return FrameStatus.DNS
     if PortClass.DHCP in (a, b):
         return FrameStatus.LAN
+    if PortClass.TUNNEL in (a, b):
+        return UNDECIDED
     return FrameStatus.OTHER
 
 
@@ -119,9 +131,20 @@ def fill_arp(packet: Any, pos: int, end: int, wire_end: int) -> None:
 
 
 @inlined
-def fill_ip(data: Bytes, packet: Any, network: int, end: int, ethertype: int, proto: int) -> None:
+def fill_link(data: Bytes, frame: Any, vlan: int, packet: Any) -> None:
+    """Store the columns of the frame's link header."""
+    start = frame["offset"]
+    src_mac, dst_mac = read_stations(data, start, start + frame["captured_len"], frame["link_type"])
+    packet["src_mac"] = src_mac
+    packet["dst_mac"] = dst_mac
+    packet["vlan"] = vlan
+    packet["session"] = -1
+
+
+@inlined
+def fill_ip(data: Bytes, packet: Any, network: int, end: int, layer: int, proto: int) -> None:
     """Store the columns of an IP header at ``network``."""
-    src_hi, src_lo, dst_hi, dst_lo = read_ip_addresses(data, network, end, ethertype)
+    src_hi, src_lo, dst_hi, dst_lo = read_ip_addresses(data, network, end, layer)
     packet["src_hi"] = src_hi
     packet["src_lo"] = src_lo
     packet["dst_hi"] = dst_hi
@@ -154,7 +177,10 @@ def decode_segment(
     packet: Any,
     weirds: NDArray[np.int64],
 ) -> int:
-    """Decode the TCP or UDP header at ``pos`` and return the frame's status; the ports decide it."""
+    """Decode the TCP or UDP header at ``pos`` and return the frame's status; the ports decide it.
+
+    UNDECIDED if they are a tunnel's: then ``packet`` has the ports, and where the payload lies.
+    """
     if proto == IpProtocol.TCP:
         status, payload, payload_len = decode_tcp(data, pos, end, wire_end, weirds)
     else:
@@ -183,26 +209,88 @@ def decode_ip_packet(
     network: int,
     end: int,
     wire_end: int,
-    ethertype: int,
+    layer: int,
     port_class: NDArray[np.uint8],
     packet: Any,
     weirds: NDArray[np.int64],
-) -> int:
-    """Decode the IP packet at ``network`` and return the frame's status."""
-    status, proto, segment, segment_end, segment_wire_end = decode_ip(
-        data, network, end, wire_end, ethertype, weirds
-    )
+) -> tuple[int, int, int, int, int]:
+    """Decode the IP packet at ``network``. Returns as ``decode_network``."""
+    status, proto, segment, end, wire_end = decode_ip(data, network, end, wire_end, layer, weirds)
     if status != UNDECIDED:
-        return status
-    status = decode_segment(data, segment, segment_end, segment_wire_end, proto, port_class, packet, weirds)
+        return status, Layer.NONE, segment, end, wire_end
+    if proto not in (IpProtocol.TCP, IpProtocol.UDP):
+        status, inside = protocol_layer(proto)
+        return status, inside, segment, end, wire_end
+    status = decode_segment(data, segment, end, wire_end, proto, port_class, packet, weirds)
+    if status == UNDECIDED:
+        payload = packet["payload_start"]
+        status, inside = udp_layer(packet["src_port"], packet["dst_port"])
+        return status, inside, payload, packet["payload_end"], payload + packet["payload_len"]
     if is_row(status):
-        fill_ip(data, packet, network, end, ethertype, proto)
-    return status
+        fill_ip(data, packet, network, end, layer, proto)
+    return status, Layer.NONE, segment, end, wire_end
+
+
+@inlined
+def decode_network(
+    data: Bytes,
+    layer: int,
+    network: int,
+    end: int,
+    wire_end: int,
+    port_class: NDArray[np.uint8],
+    packet: Any,
+    weirds: NDArray[np.int64],
+) -> tuple[int, int, int, int, int]:
+    """Decode what begins with a network header: (status, Layer inside, its position, its end, its end on the wire).
+
+    Status is UNDECIDED if the packet carries another; else the other values mean nothing.
+    """
+    if layer == Layer.ARP:
+        fill_arp(packet, network, end, wire_end)
+        return FrameStatus.LAN, Layer.NONE, network, end, wire_end
+    return decode_ip_packet(data, network, end, wire_end, layer, port_class, packet, weirds)
+
+
+@inner
+def decode_inside(
+    data: Bytes,
+    layer: int,
+    pos: int,
+    end: int,
+    wire_end: int,
+    port_class: NDArray[np.uint8],
+    packet: Any,
+    peeled: NDArray[np.int64],
+    weirds: NDArray[np.int64],
+) -> int:
+    """Peel the layers from ``pos`` on, decode the innermost packet, and return the frame's status.
+
+    A function of its own, so that frames without a tunnel do not pay for its registers.
+    """
+    for _ in range(MAX_LAYERS):
+        if layer in NETWORK_LAYERS:
+            status, layer, pos, end, wire_end = decode_network(
+                data, layer, pos, end, wire_end, port_class, packet, weirds
+            )
+            if status == UNDECIDED:
+                forget_stations(packet)
+        else:
+            peeled[layer] += 1
+            status, layer, pos = peel_layer(data, layer, pos, end, wire_end, packet, weirds)
+        if status != UNDECIDED:
+            return status
+    return FrameStatus.TOO_DEEP
 
 
 @inlined
 def decode_frame(
-    data: Bytes, frame: Any, port_class: NDArray[np.uint8], packet: Any, weirds: NDArray[np.int64]
+    data: Bytes,
+    frame: Any,
+    port_class: NDArray[np.uint8],
+    packet: Any,
+    peeled: NDArray[np.int64],
+    weirds: NDArray[np.int64],
 ) -> int:
     """Decode one frame (a FRAME_DTYPE record) and return its status.
 
@@ -212,20 +300,22 @@ def decode_frame(
     start, link_type = frame["offset"], frame["link_type"]
     end = start + frame["captured_len"]
     wire_end = max(end, start + frame["wire_len"])
-    status, ethertype, network, vlan = decode_link(data, start, end, link_type)
+    status, layer, pos, vlan = decode_link(data, start, end, link_type)
     if status != UNDECIDED:
         return status
-    if ethertype == EtherType.ARP:
-        status = FrameStatus.LAN
-        fill_arp(packet, network, end, wire_end)
-    else:
-        status = decode_ip_packet(data, network, end, wire_end, ethertype, port_class, packet, weirds)
+    is_network = layer in NETWORK_LAYERS
+    if is_network:
+        status, layer, pos, end, wire_end = decode_network(
+            data, layer, pos, end, wire_end, port_class, packet, weirds
+        )
+    if status == UNDECIDED or is_row(status):
+        fill_link(data, frame, vlan, packet)
+    if status == UNDECIDED:
+        if is_network:
+            forget_stations(packet)
+        status = decode_inside(data, layer, pos, end, wire_end, port_class, packet, peeled, weirds)
     if is_row(status):
-        src_mac, dst_mac = read_stations(data, start, end, link_type)
         packet["ts_ns"] = frame["ts_ns"]
-        packet["src_mac"] = src_mac
-        packet["dst_mac"] = dst_mac
-        packet["vlan"] = vlan
         packet["status"] = status
     return status
 
@@ -238,6 +328,7 @@ def decode_batch(
     port_class: NDArray[np.uint8],
     packets: NDArray[Any],
     status_counts: NDArray[np.int64],
+    peeled: NDArray[np.int64],
     weirds: NDArray[np.int64],
 ) -> tuple[int, int]:
     """Decode the headers of ``frames[first:]`` and return (packets written, frame to resume at).
@@ -245,7 +336,7 @@ def decode_batch(
     ``data``: u8[n_bytes], the batch's bytes; ``frames``: FRAME_DTYPE[n_frames], each within ``data``;
     ``port_class``: u8[65536], ``port_classes``; ``packets``: PACKET_DTYPE[n_out], n_out > 0, out, one row per
     frame whose status is MAIL, DNS or LAN, and unspecified behind those; ``status_counts``:
-    i64[N_FRAME_STATUSES] and ``weirds``: i64[N_WEIRDS], in/out, counted up.
+    i64[N_FRAME_STATUSES], ``peeled``: i64[N_LAYERS] and ``weirds``: i64[N_WEIRDS], in/out, counted up.
 
     The frame to resume at is ``len(frames)`` when all were decoded; else ``packets`` was full. Exactly one
     status is counted for each frame before it.
@@ -255,7 +346,7 @@ def decode_batch(
         if n_packets == len(packets):
             return n_packets, row
         packet = packets[n_packets]
-        status = decode_frame(data, frames[row], port_class, packet, weirds)
+        status = decode_frame(data, frames[row], port_class, packet, peeled, weirds)
         status_counts[status] += 1
         if is_row(status):
             packet["frame"] = row

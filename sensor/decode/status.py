@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from sensor.jit import inlined
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class FrameStatus(IntEnum):
@@ -17,7 +24,7 @@ class FrameStatus(IntEnum):
     MALFORMED = 6  # header fields contradict each other
     FRAGMENT = 7  # a later fragment: it has no transport header
     UNKNOWN_LINK_TYPE = 8
-    UNKNOWN_TUNNEL = 9  # a known encapsulation that is not decoded
+    UNKNOWN_TUNNEL = 9  # an encapsulation that is not decoded, or encrypted
     TOO_DEEP = 10  # more nested headers than the named bounds allow
 
 
@@ -53,6 +60,15 @@ class Weird(IntEnum):
 
 
 N_WEIRDS = len(Weird)
+
+
+@inlined
+def status_of_lack(pos: int, n: int, wire_end: int, weirds: NDArray[np.int64]) -> int:
+    """Tell why ``n`` bytes are not there: MALFORMED if the packet's length has no room, else TRUNCATED."""
+    if n > wire_end - pos:
+        weirds[Weird.IP_CHECKSUM_IMPOSSIBLE_LENGTH] += 1
+        return FrameStatus.MALFORMED
+    return FrameStatus.TRUNCATED
 
 
 class Eviction(IntEnum):

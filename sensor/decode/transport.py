@@ -8,8 +8,7 @@ from __future__ import annotations
 from enum import IntFlag
 from typing import TYPE_CHECKING
 
-from sensor.decode.ip import status_of_lack
-from sensor.decode.status import UNDECIDED, FrameStatus, Weird
+from sensor.decode.status import UNDECIDED, FrameStatus, Weird, status_of_lack
 from sensor.decode.wire import has, read_u8, read_u16
 from sensor.jit import inlined
 

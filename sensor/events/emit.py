@@ -73,6 +73,7 @@ def append_event(out: EventColumns, weirds: NDArray[np.int64], ts_ns: int, kind:
     event["orig_port"] = 0
     event["resp_port"] = 0
     event["vlan"] = -1
+    event["session"] = -1
     event["syns"] = 0
     return event
 
@@ -100,4 +101,5 @@ def fill_flow_columns(event: Any, flow: Any) -> None:
     event["orig_port"] = flow["orig_port"]
     event["resp_port"] = flow["resp_port"]
     event["vlan"] = flow["vlan"]
+    event["session"] = flow["session"]
     event["flags"] = flow["flags"]

@@ -228,6 +228,7 @@ def start_flow(
     flow["tls_orig_bytes"] = 0
     flow["tls_resp_bytes"] = 0
     flow["vlan"] = packet["vlan"]
+    flow["session"] = packet["session"]
     flow["state"] = _ATTEMPT
     flow["service"] = packet["status"]
     flow["flags"] = 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from sensor.decode.layers import session_text
 from sensor.events.types import EventFlag, EventKind, Fate, QType, Verb
 from sensor.notation import address_text, eve_time, mac_text, printable_bytes
 
@@ -148,6 +149,8 @@ def _common_keys(row: Row) -> Row:
         "src_mac": mac_text(row["orig_mac"]),
         "src_ip": address_text(row["orig_hi"], row["orig_lo"]),
     }
+    if row["session"] >= 0:
+        common["session"] = session_text(row["session"])
     if row["kind"] in (EventKind.ARP, EventKind.DHCP):
         return common
     return common | {

@@ -51,6 +51,7 @@ def fill_packet_columns(event: Any, packet: Any, reverse: bool) -> None:
         event["resp_port"] = packet["dst_port"]
         event["resp_mac"] = packet["dst_mac"]
     event["vlan"] = packet["vlan"]
+    event["session"] = packet["session"]
 
 
 @spliced
@@ -66,6 +67,7 @@ def copy_ends(event: Any, other: Any) -> None:
     event["resp_port"] = other["resp_port"]
     event["resp_mac"] = other["resp_mac"]
     event["vlan"] = other["vlan"]
+    event["session"] = other["session"]
     event["flags"] = other["flags"]
 
 
@@ -158,6 +160,7 @@ def emit_lan(tables: EventTables, packet: Any, ts_ns: int, data: Bytes, out: Eve
             event["orig_mac"] = arp["sender_mac"]
             event["orig_lo"] = arp["sender_lo"]
             event["vlan"] = packet["vlan"]
+            event["session"] = packet["session"]
             event["code"] = arp["op"]
         return
     decode_dhcp(data, start, end, tables.dhcp, tables.lan_names, tables.weirds)
@@ -167,6 +170,7 @@ def emit_lan(tables: EventTables, packet: Any, ts_ns: int, data: Bytes, out: Eve
     event = append_event(out, tables.weirds, ts_ns, _KIND_DHCP)
     event["orig_mac"] = dhcp["chaddr"]
     event["vlan"] = packet["vlan"]
+    event["session"] = packet["session"]
     event["code"] = dhcp["message_type"]
     if dhcp["message_type"] == _DHCP_ACK:
         # An answer to INFORM carries no address of the server's giving (RFC 2131 section 4.3.5).

@@ -70,6 +70,7 @@ FLOW_DTYPE = np.dtype(
         ("message_size", np.int64),  # of the content that waits for the server's answer
         ("tls_orig_bytes", np.int64),
         ("tls_resp_bytes", np.int64),
+        ("session", np.int64),
         ("orig_port", np.int32),
         ("resp_port", np.int32),
         ("vlan", np.int32),

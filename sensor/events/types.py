@@ -121,6 +121,7 @@ EVENT_DTYPE = np.dtype(
         ("aux_lo", np.int64),
         ("orig_bytes", np.int64),
         ("resp_bytes", np.int64),
+        ("session", np.int64),  # that of PACKET_DTYPE
         ("duration_ns", np.int64),
         ("text_start", np.int64),
         ("text_len", np.int32),
