@@ -46,6 +46,7 @@ lab: $(VENV)/.installed
 
 docs: $(VENV)/.tests
 	$(BIN)/python docs/generate.py
+	$(BIN)/python -m tests.degraded
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.12"; exit 1; }

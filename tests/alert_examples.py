@@ -81,7 +81,12 @@ CAMERA_ALERT = Alert(
         ),
     ),
     completeness=Completeness(
-        dns_seen=True, cleartext_share=1.0, one_sided_share=0.0, gap_share=0.25, observed_s=3612.0
+        dns_seen=True,
+        dns_answers_share=1.0,
+        cleartext_share=1.0,
+        one_sided_share=0.0,
+        gap_share=0.25,
+        observed_s=3612.0,
     ),
     sensor=SensorInfo(name="spamsensor", version="0.1.0", model="index-1"),
 )

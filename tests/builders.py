@@ -98,6 +98,7 @@ def ipv4(
     total_len: int | None = None,
     more_fragments: bool = False,
     fragment_offset: int = 0,
+    identification: int = 1,
 ) -> bytes:
     """``options``: a multiple of 4 bytes; ``ihl``: 32-bit words; ``fragment_offset``: 8-byte units."""
     header_len = 20 + len(options)
@@ -106,7 +107,7 @@ def ipv4(
         version << 4 | (header_len // 4 if ihl is None else ihl),
         0,
         (header_len + len(payload) if total_len is None else total_len) & 0xFFFF,
-        1,
+        identification & 0xFFFF,
         more_fragments << 13 | fragment_offset,
         64,
         proto,

@@ -87,7 +87,8 @@ class Ends:
     orig_isn: int = 1000
     resp_isn: int = 77000
 
-    def frame(self, segment: Segment) -> bytes:
+    def frame(self, segment: Segment, number: int = 1) -> bytes:
+        """``number``: the packet's IP identification, by which a copy differs from a retransmission."""
         if segment.is_client:
             ports, addresses = (self.orig_port, self.resp_port), (self.orig, self.resp)
             isn, other_isn, macs = self.orig_isn, self.resp_isn, (b.SRC_MAC, b.DST_MAC)
@@ -108,7 +109,10 @@ class Ends:
                 b.IPV6, b.ipv6(b.TCP, packet, src=addresses[0], dst=addresses[1]), src=macs[0], dst=macs[1]
             )
         return b.ether(
-            b.IPV4, b.ipv4(b.TCP, packet, src=addresses[0], dst=addresses[1]), src=macs[0], dst=macs[1]
+            b.IPV4,
+            b.ipv4(b.TCP, packet, src=addresses[0], dst=addresses[1], identification=number),
+            src=macs[0],
+            dst=macs[1],
         )
 
 
@@ -124,8 +128,8 @@ class Frame(NamedTuple):
 def place(segments: Iterable[Segment], ends: Ends = ENDS, start_ns: int = START_NS) -> list[Frame]:
     """Make frames of segments."""
     frames = []
-    for segment in segments:
-        frame = ends.frame(segment)
+    for number, segment in enumerate(segments):
+        frame = ends.frame(segment, number)
         cut = 0 if segment.captured is None else len(segment.payload) - segment.captured
         frames.append(Frame(frame[: len(frame) - cut], len(frame), start_ns + (segment.turn + 1) * TURN_NS))
     return frames

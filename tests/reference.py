@@ -41,6 +41,7 @@ class Packet:
     ack: int = 0
     tcp_flags: int = 0
     session: int = -1
+    ip_id: int = 0
 
 
 @dataclass(frozen=True)
@@ -311,7 +312,7 @@ def decode_arp(body: Region) -> Packet:
 
 
 def decode_ipv4(network: Region) -> tuple[int, Region, dict[str, int]]:
-    first, _, total_len, _, fragment, _, proto, _, src, dst = struct.unpack(
+    first, _, total_len, ip_id, fragment, _, proto, _, src, dst = struct.unpack(
         ">BBHHHBBHII", network.announced(20)
     )
     header_len = (first & 15) * 4
@@ -322,7 +323,7 @@ def decode_ipv4(network: Region) -> tuple[int, Region, dict[str, int]]:
     if fragment & 0x1FFF:
         raise Stopped(FrameStatus.FRAGMENT)
     mapped = 0xFFFF00000000
-    return proto, packet.after(header_len), {"src_lo": mapped + src, "dst_lo": mapped + dst}
+    return proto, packet.after(header_len), {"src_lo": mapped + src, "dst_lo": mapped + dst, "ip_id": ip_id}
 
 
 def decode_ipv6(network: Region) -> tuple[int, Region, dict[str, int]]:
@@ -359,7 +360,8 @@ def decode_tcp(segment: Region, mail_ports: Collection[int]) -> Packet:
     header_len = (offset >> 4) * 4
     if header_len < 20:
         raise Stopped(FrameStatus.MALFORMED)
-    segment.head(header_len)
+    if header_len > segment.wire_len:
+        raise Stopped(FrameStatus.MALFORMED, impossible_length=True)
     ports = {src_port, dst_port}
     if ports & set(mail_ports):
         status = FrameStatus.MAIL
@@ -368,8 +370,8 @@ def decode_tcp(segment: Region, mail_ports: Collection[int]) -> Packet:
     else:
         raise Stopped(FrameStatus.OTHER)
     payload = segment.after(header_len)
-    end = payload.offset + len(payload.captured)
-    packet = Packet(status, 6, payload.offset, end, payload.wire_len)
+    end = segment.offset + len(segment.captured)
+    packet = Packet(status, 6, min(payload.offset, end), end, payload.wire_len)
     return replace(packet, src_port=src_port, dst_port=dst_port, seq=seq, ack=ack, tcp_flags=flags)
 
 

@@ -21,7 +21,7 @@ SLOT, RECENT_SLOT = 2 * HOUR, 300 * S
 HOME = [ip_network(net) for net in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10")]
 NAN = math.nan
 CATEGORIES = {"ac", "co", "com", "edu", "gov", "net", "org"}  # those that the tests use
-REFUSING_VERBS = (Verb.NONE, Verb.MAIL, Verb.DATA, Verb.BDAT)
+REFUSING_VERBS = (Verb.MAIL, Verb.DATA, Verb.BDAT)
 
 
 def address_of(event: Any, end: str) -> Any:
@@ -71,13 +71,15 @@ class ReferenceDevice:
         """Take one row of EVENT_DTYPE and its text."""
         self.now = ts = max(self.now, int(event["ts_ns"]))
         self.first = ts if self.first < 0 else self.first
-        kind, code, verb = EventKind(int(event["kind"])), int(event["code"]), int(event["verb"])
+        kind, code = EventKind(int(event["kind"])), int(event["code"])
         orig, resp = address_of(event, "orig"), address_of(event, "resp")
         if kind is EventKind.DNS_QUERY:
             self._note(ts, "dns")
             self._note(ts, "dns outside", not is_home(resp))
             self._note(ts, "dnsbl", bool(event["flags"] & EventFlag.DNSBL))
             self._note(ts, "mx", code == QType.MX)
+        elif kind is EventKind.DNS_RESPONSE:
+            self._note(ts, "dns answered", not event["flags"] & EventFlag.GAP)
         elif kind is EventKind.DNS_ANSWER:
             self.told[address_of(event, "aux")] = (ts + (int(event["ttl_s"]) + 3600) * S, text.decode())
         elif is_home(resp):
@@ -87,13 +89,14 @@ class ReferenceDevice:
         elif kind is EventKind.CONN_CLOSE:
             self._close(ts, event)
         elif kind is EventKind.SMTP_REPLY:
-            self._reply(ts, code, verb, resp, blocklisted=bool(event["flags"] & EventFlag.BLOCKLISTED))
+            self._reply(ts, event, resp)
         elif kind is EventKind.SMTP_COMMAND:
             self._note(ts, "message", code == Verb.MAIL)
             if code in (Verb.HELO, Verb.EHLO, Verb.LHLO) and text:
                 self.names.add(text)
         elif kind is EventKind.SMTP_MESSAGE:
             self._note(ts, "accepted", 200 <= code < 300)
+            self._note(ts, "unseen", code == 0)
 
     def _note(self, ts: int, what: str, n: int = 1) -> None:
         self.things += [(ts, what)] * int(n)
@@ -105,7 +108,8 @@ class ReferenceDevice:
     def _connect(self, ts: int, resp: Any, port: int) -> None:
         self._note(ts, "smtp25" if port == 25 else "submission")
         is_known = self._is_known(ts, resp)
-        if any(what == "dns" for _, what in self.things):
+        asked, answered = (sum(1 for _, what in self.things if what == w) for w in ("dns", "dns answered"))
+        if answered > 0 and answered >= 0.8 * asked:
             self._note(ts, "resolvable")
             self._note(ts, "unresolved", not is_known)
         self.connections.append(Connection(ts, (resp, port), self._operator(ts, resp)))
@@ -133,15 +137,23 @@ class ReferenceDevice:
         self._note(ts, "tls", is_tls)
         if is_tls and fate is Fate.TLS:
             self._note(ts, "inferred", int(event["count"]))
-            self._note(ts, "tls empty", event["count"] == 0)
+            self._note(ts, "tls empty", event["count"] == 0 and not event["flags"] & EventFlag.NO_ORIG)
+        self._note(ts, "unseen", int(event["enhanced"]))
 
-    def _reply(self, ts: int, code: int, verb: int, resp: Any, *, blocklisted: bool) -> None:
-        self._note(ts, "blocklisted", blocklisted)
+    def _reply(self, ts: int, event: Any, resp: Any) -> None:
+        code, verb = int(event["code"]), int(event["verb"])
+        self._note(ts, "blocklisted", bool(event["flags"] & EventFlag.BLOCKLISTED))
         if verb == Verb.AUTH and code in (535, 454, 534, 538):
             self._note(ts, "auth failed")
             self.auth_failures.append((ts, self._operator(ts, resp)))
         self._note(ts, "answered")
-        if verb == Verb.RCPT or (code >= 400 and verb in REFUSING_VERBS):
+        if verb != Verb.NONE:
+            decides = verb == Verb.RCPT or (code >= 400 and verb in REFUSING_VERBS)
+        elif event["count"] == 1 and not event["flags"] & (EventFlag.GAP | EventFlag.MIDSTREAM):
+            decides = code >= 400
+        else:
+            decides = event["enhanced"] == 2_001_005 or (code >= 400 and event["enhanced"] > 0)
+        if decides:
             self._note(ts, "reply")
             self._note(ts, "5xx", code >= 500)
             self._note(ts, "4xx", 400 <= code < 500)
@@ -215,7 +227,7 @@ class ReferenceDevice:
             Feature.ACCEPTED_SHARE: share(
                 day("accepted") + 0.8 * day("inferred"),
                 max(
-                    day("message") + day("inferred") + day("tls empty") - day("4xx"),
+                    max(day("message") - day("unseen"), 0) + day("inferred") + day("tls empty") - day("4xx"),
                     day("accepted") + day("inferred"),
                 )
                 + self.not_retried,

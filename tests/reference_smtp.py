@@ -159,6 +159,7 @@ class Dialogue:
         self._names_blocklist = False
         self._has_server_bytes = False
         self._has_reply_line = False
+        self._has_replied = False
 
     # --- the client's side ---
 
@@ -279,6 +280,9 @@ class Dialogue:
 
     def _reply(self, code: int) -> None:
         answered = self._pending.popleft() if self._pending else NOTHING
+        if answered == NOTHING and code != 354 and self.client_mode == "data" and self._has_replied:
+            answered = Pending("DATA", ends_message=True)  # the replies before it were not captured
+        self._has_replied = True
         self.events.append(Reply(code, answered.verb, self._enhanced, self._names_blocklist))
         self._enhanced, self._names_blocklist = None, False
         if self.client_mode == "resync":

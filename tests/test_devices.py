@@ -408,6 +408,7 @@ def test_without_visible_dns_nothing_is_known():
 def test_an_answer_counts_for_its_ttl_and_an_hour(ttl_s, after_s, is_known):
     log = EventLog()
     log.query(0)
+    log.respond(0)
     log.answer(0, b"mx.example.com", OUTSIDE, ttl_s=ttl_s)
     log.connect(after_s)
     assert unresolved(log) == (0 if is_known else 1, 1)
@@ -416,7 +417,9 @@ def test_an_answer_counts_for_its_ttl_and_an_hour(ttl_s, after_s, is_known):
 def test_an_answer_is_for_the_device_that_asked():
     log = EventLog()
     log.query(0)
+    log.respond(0)
     log.query(0, orig=PRINTER, mac=PRINTER_MAC)
+    log.respond(0, orig=PRINTER, mac=PRINTER_MAC)
     log.answer(1, b"mx.example.com", OUTSIDE, orig=PRINTER, mac=PRINTER_MAC)
     log.connect(2)
     log.connect(2, orig=PRINTER, mac=PRINTER_MAC)
@@ -427,6 +430,7 @@ def test_an_answer_is_for_the_device_that_asked():
 def test_an_answer_follows_the_device_to_its_other_address():
     log = EventLog()
     log.query(0)
+    log.respond(0)
     log.answer(0, b"mx.example.com", "2001:db8::25")
     log.connect(1, orig="fd00::23", resp="2001:db8::25")
     assert unresolved(log) == (0, 1)
@@ -435,6 +439,7 @@ def test_an_answer_follows_the_device_to_its_other_address():
 def test_what_the_sites_resolver_was_told_all_may_know():
     log = EventLog()
     log.query(0)
+    log.respond(0)
     log.respond(0, resp_mac=SERVER_MAC)  # the server answers others, so it is a resolver
     log.answer(1, b"mx.example.com", OUTSIDE, orig=RESOLVER, mac=SERVER_MAC, resp=OUTSIDE_RESOLVER)
     log.connect(2)
@@ -444,6 +449,7 @@ def test_what_the_sites_resolver_was_told_all_may_know():
 def test_a_device_that_answers_nobody_is_no_resolver():
     log = EventLog()
     log.query(0)
+    log.respond(0)
     log.respond(0, resp_mac=SERVER_MAC, rcode=5)  # it refused
     log.answer(1, b"mx.example.com", OUTSIDE, orig=RESOLVER, mac=SERVER_MAC, resp=OUTSIDE_RESOLVER)
     log.connect(2)
@@ -453,6 +459,7 @@ def test_a_device_that_answers_nobody_is_no_resolver():
 def test_answers_of_other_kinds_tell_no_address():
     log = EventLog()
     log.query(0)
+    log.respond(0)
     log.add(EventKind.DNS_ANSWER, 0, text=b"mx.example.com", code=int(QType.MX), aux=OUTSIDE, ttl_s=300)
     log.connect(1)
     assert unresolved(log) == (1, 1)
@@ -464,6 +471,7 @@ def test_answers_against_a_dictionary(steps):
     expires: dict[int, float] = {}
     log = EventLog()
     log.query(0)
+    log.respond(0)
     at_s, n_unresolved, n_connections = 0.0, 0, 0
     for number, value, asks in steps:
         address = f"203.0.113.{number}"
@@ -482,6 +490,7 @@ def test_a_full_table_loses_what_expires_first_and_counts_it():
     tables = new_tables(n_answers=MAX_PROBES)
     log = EventLog()
     log.query(0)
+    log.respond(0)
     for i in range(MAX_PROBES + 2):
         log.answer(1, b"mx.example.com", f"203.0.113.{i}", ttl_s=1000 - i)
     observe(tables, log)

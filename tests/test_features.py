@@ -59,11 +59,17 @@ def add(log: EventLog, at_s: float, what: int, host: int, detail: int) -> None:
         )[detail % 9]
         if verb is Verb.AUTH:
             log.connect(at_s, resp=resp, port=587)
-        log.reply(at_s, code, verb, resp=resp, flags=int(EventFlag.BLOCKLISTED) * (detail % 2))
+        flags = int(EventFlag.BLOCKLISTED) * (detail % 2) | int(EventFlag.GAP) * (detail % 4 == 0)
+        enhanced = (0, 2_001_005, 5_001_001)[detail % 3]
+        log.reply(at_s, code, verb, resp=resp, flags=flags, count=1 + detail % 2, enhanced=enhanced)
     elif what == 5:
         fate = Fate(detail % len(Fate))
         flags = int(EventFlag.TLS) if fate is Fate.TLS or detail > 20 else 0
-        log.close(at_s, resp=resp, fate=fate, flags=flags, count=detail % 3, resp_bytes=detail % 4)
+        flags |= int(EventFlag.NO_ORIG) * (detail > 25)
+        unseen = detail % 2
+        log.close(
+            at_s, resp=resp, fate=fate, flags=flags, count=detail % 3, resp_bytes=detail % 4, enhanced=unseen
+        )
     elif what == 6:
         if detail % 2:
             log.mail(at_s, resp=resp)
@@ -78,6 +84,8 @@ def add(log: EventLog, at_s: float, what: int, host: int, detail: int) -> None:
         flags = int(EventFlag.DNSBL) * (detail % 5 == 0)
         server = RESOLVER if detail % 2 else OUTSIDE_RESOLVER
         log.query(at_s, qtype=(QType.MX, QType.A, QType.TXT)[detail % 3], resp=server, flags=flags)
+        if detail % 6:
+            log.respond(at_s, resp=server, flags=int(EventFlag.GAP) * (detail % 7 == 0))
     elif what == 9:
         log.answer(at_s, NAMES[detail % len(NAMES)], resp, ttl_s=detail * 400)
     else:
@@ -188,6 +196,7 @@ def test_failed_logins_are_of_a_day():
 def test_failed_logins_at_one_provider_are_at_one_operator(second):
     log = EventLog()
     log.query(0)
+    log.respond(0)
     for address, port in ((OUTSIDE, 587), second):
         log.answer(0, b"smtp.example.com", address)
         log.connect(0, resp=address, port=port)
@@ -362,6 +371,9 @@ def test_what_was_not_seen_is_not_known():
     assert not known_features(log) & NEEDS_DNS
     log.query(3)
     log.connect(4)
+    assert NEEDS_DNS - known_features(log) == {Feature.UNRESOLVED_SHARE}  # the mirror may be one-way
+    log.respond(5)
+    log.connect(6)
     assert known_features(log) >= NEEDS_TEXT | NEEDS_DNS
 
 

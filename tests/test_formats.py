@@ -108,6 +108,7 @@ alerts = st.builds(
     completeness=st.builds(
         Completeness,
         dns_seen=st.booleans(),
+        dns_answers_share=st.none() | shares,
         cleartext_share=st.none() | shares,
         one_sided_share=st.none() | shares,
         gap_share=st.none() | shares,
@@ -199,7 +200,12 @@ def test_what_is_not_known_is_left_out() -> None:
         ips=("192.168.1.23",),
     )
     view = Completeness(
-        dns_seen=False, cleartext_share=None, one_sided_share=0.5, gap_share=None, observed_s=9.0
+        dns_seen=False,
+        dns_answers_share=None,
+        cleartext_share=None,
+        one_sided_share=0.5,
+        gap_share=None,
+        observed_s=9.0,
     )
     text = alert_text(make_alert(device=device, completeness=view, flows=(), reasons=()))
     assert "  device    192.168.1.23@20, 192.168.1.23, VLAN 20; known as appliance\n" in text

@@ -75,6 +75,7 @@ def one_event(kind: EventKind, text: bytes = b"", **columns: Any) -> dict[str, A
                 "duration_ns": 1_500_000_000,
                 "syns": 4,
                 "count": 2,
+                "enhanced": 7,
                 "flags": EventFlag.TLS | EventFlag.GAP,
             },
             {
@@ -85,6 +86,7 @@ def one_event(kind: EventKind, text: bytes = b"", **columns: Any) -> dict[str, A
                 "duration_s": 1.5,
                 "syns": 4,
                 "messages_accepted": 2,
+                "transactions_unseen": 7,
                 "flags": ["tls", "gap"],
             },
         ),

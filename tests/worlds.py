@@ -142,6 +142,7 @@ class World:
     _macs: dict[str, int] = field(default_factory=lambda: {host.ip: host.mac for host in HOSTS})
     _next_port: int = 40000
     _next_id: int = 1
+    _next_packet: int = 0
 
     def add(self, t: float, frame: bytes) -> None:
         """Add a finished frame at ``t``, cut to microseconds, which every capture format can keep."""
@@ -159,8 +160,11 @@ class World:
 
     def packet(self, t: float, src: str, dst: str, proto: int, payload: bytes) -> None:
         """Add an IP packet; what is not at home comes and goes by the gateway's MAC."""
-        make = build.ipv6 if ":" in src else build.ipv4
-        ip = make(proto, payload, src=src, dst=dst)
+        self._next_packet += 1
+        if ":" in src:
+            ip = build.ipv6(proto, payload, src=src, dst=dst)
+        else:
+            ip = build.ipv4(proto, payload, src=src, dst=dst, identification=self._next_packet)
         if self.link_type != LinkType.ETHERNET:
             self.add(t, ip)
             return

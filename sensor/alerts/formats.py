@@ -160,9 +160,15 @@ def _flow_text(flow: FlowExample) -> str:
     )
 
 
+#: What is left out of the text: a query or two without an answer is usual.
+WHOLE_SHARE: Final = 0.95
+
+
 def _completeness_text(view: Completeness) -> str:
     parts = [f"watched for {duration_text(view.observed_s)}"]
     parts.append("DNS seen" if view.dns_seen else "DNS NOT seen")
+    if view.dns_answers_share is not None and view.dns_answers_share < WHOLE_SHARE:
+        parts.append(f"{view.dns_answers_share:.0%} of the DNS answers")
     if view.cleartext_share is not None:
         parts.append(f"{view.cleartext_share:.0%} of the mail in clear text")
     if view.one_sided_share:

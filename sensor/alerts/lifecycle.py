@@ -257,6 +257,7 @@ class Lifecycle:
         closed = total(t, row, Count.CLOSED)
         return Completeness(
             dns_seen=total(t, row, Count.DNS) > 0,
+            dns_answers_share=share_of(total(t, row, Count.DNS_ANSWERED), total(t, row, Count.DNS)),
             cleartext_share=share_of(cleartext, tls + cleartext),
             one_sided_share=share_of(total(t, row, Count.ONE_SIDED), closed),
             gap_share=share_of(total(t, row, Count.GAPS), closed),

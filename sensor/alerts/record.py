@@ -99,11 +99,16 @@ class Completeness(msgspec.Struct, frozen=True, kw_only=True):
     """How much of the device's traffic was visible: what was not seen may say otherwise."""
 
     dns_seen: Annotated[bool, Meta(description="False: look-ups that matter may have gone unseen.")]
+    dns_answers_share: Annotated[
+        Share | None, Meta(description="Queries of the device whose answer was captured, and whole.")
+    ]
     cleartext_share: Annotated[Share | None, Meta(description="Of the mail connections.")]
     one_sided_share: Annotated[
         Share | None, Meta(description="Mail connections of which only one direction was seen.")
     ]
-    gap_share: Annotated[Share | None, Meta(description="Mail connections with bytes missing.")]
+    gap_share: Annotated[
+        Share | None, Meta(description="Mail connections with bytes missing, lost or cut off.")
+    ]
     observed_s: Annotated[float, Meta(description="How long the device has been watched, in seconds.")]
 
 

@@ -50,6 +50,7 @@ PACKET_DTYPE = np.dtype(
         ("tcp_flags", np.int32),
         ("status", np.int32),  # FrameStatus: MAIL, DNS or LAN
         ("proto", np.int32),  # IANA protocol number; for ARP, the EtherType
+        ("ip_id", np.int32),  # IPv4 identification; 0 for IPv6 and ARP
     ]
 )
 
@@ -115,7 +116,7 @@ def is_row(status: int) -> bool:
 @inlined
 def fill_payload(packet: Any, pos: int, end: int, payload_len: int) -> None:
     """Store a payload's place: ``payload_len`` bytes on the wire, captured up to ``end`` at most."""
-    packet["payload_start"] = pos
+    packet["payload_start"] = min(pos, end)
     packet["payload_end"] = min(end, pos + payload_len)
     packet["payload_len"] = payload_len
 
@@ -127,6 +128,7 @@ def fill_arp(packet: Any, pos: int, end: int, wire_end: int) -> None:
     packet["src_port"] = packet["dst_port"] = 0
     packet["seq"] = packet["ack"] = packet["tcp_flags"] = 0
     packet["proto"] = EtherType.ARP
+    packet["ip_id"] = 0
     fill_payload(packet, pos, end, wire_end - pos)
 
 
@@ -150,6 +152,7 @@ def fill_ip(data: Bytes, packet: Any, network: int, end: int, layer: int, proto:
     packet["dst_hi"] = dst_hi
     packet["dst_lo"] = dst_lo
     packet["proto"] = proto
+    packet["ip_id"] = read_u16(data, network + 4, end) if layer == Layer.IPV4 else 0
 
 
 @inlined

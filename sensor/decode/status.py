@@ -57,6 +57,9 @@ class Weird(IntEnum):
     FLOW_MIDSTREAM = 17  # a flow whose beginning was not captured
     TCP_OVERLAP = 18  # a segment that repeats some bytes and brings new ones
     EVENT_LIMIT = 19  # more events from one frame than MAX_EVENTS_PER_FRAME: the rest was passed over
+    PACKET_DUPLICATE = 20  # a packet that the mirror showed twice: passed over
+    FLOW_ONE_SIDED = 21  # a mail connection of which only one direction was captured
+    CAPTURE_PAUSE = 22  # packet time leapt forward by more than PAUSE_NS (events/flows.py)
 
 
 N_WEIRDS = len(Weird)

@@ -41,15 +41,15 @@ def decode_tcp(
 ) -> tuple[int, int, int]:
     """Check a TCP header (RFC 9293 section 3.1): (status, payload position, payload bytes on the wire).
 
-    Status is UNDECIDED if the header is whole, options included; else it is the frame's FrameStatus, and the
-    other values mean nothing.
+    Status is UNDECIDED if the header is there, of which the options need not be captured: a snap length of 64
+    cuts those of a SYN. Else it is the frame's FrameStatus, and the other values mean nothing.
     """
     if not has(pos, end, _TCP_BYTES):
         return status_of_lack(pos, _TCP_BYTES, wire_end, weirds), pos, 0
     header_len = (read_u8(data, pos + 12, end) >> 4) * 4
     if header_len < _TCP_BYTES:
         return FrameStatus.MALFORMED, pos, 0
-    if not has(pos, end, header_len):
+    if not has(pos, wire_end, header_len):
         return status_of_lack(pos, header_len, wire_end, weirds), pos, 0
     return UNDECIDED, pos + header_len, wire_end - pos - header_len
 

@@ -72,6 +72,8 @@ DUE_NOTHING, DUE_VERDICTS, DUE_WAKE = range(3)
 URGENT_BURST = 3.0
 #: A greylisting server is tried again within the hour by any real mail server (Postfix: after five minutes).
 RETRY_NS = 3600 * SECOND_NS
+#: Of a device whose DNS passes the mirror in both directions, at least so many queries are seen to be answered.
+ANSWERED_SHARE = 0.8
 #: Weight of a finished day in what is usual.
 USUAL_WEIGHT = 0.2
 
@@ -93,7 +95,8 @@ _COMMAND, _REPLY, _MESSAGE = (
 )
 _QUERY, _ANSWER, _RESPONSE = int(EventKind.DNS_QUERY), int(EventKind.DNS_ANSWER), int(EventKind.DNS_RESPONSE)
 _ARP, _DHCP = int(EventKind.ARP), int(EventKind.DHCP)
-_FLAG_TLS, _FLAG_GAP = int(EventFlag.TLS), int(EventFlag.GAP)
+_FLAG_TLS, _FLAG_GAP, _FLAG_MIDSTREAM = int(EventFlag.TLS), int(EventFlag.GAP), int(EventFlag.MIDSTREAM)
+_ADDRESS_VALID = 2_001_005
 _FLAG_NO_RESP, _FLAG_NO_ORIG = int(EventFlag.NO_RESP), int(EventFlag.NO_ORIG)
 _FLAG_BLOCKLISTED, _FLAG_DNSBL = int(EventFlag.BLOCKLISTED), int(EventFlag.DNSBL)
 _FATE_UNANSWERED, _FATE_REFUSED, _FATE_TLS = int(Fate.UNANSWERED), int(Fate.REFUSED), int(Fate.TLS)
@@ -110,6 +113,7 @@ _BLOCKLISTED, _AUTH_OK, _AUTH_FAILED = int(Count.BLOCKLISTED), int(Count.AUTH_OK
 _RESOLVABLE, _UNRESOLVED = int(Count.RESOLVABLE), int(Count.UNRESOLVED)
 _DNS, _DNS_OUTSIDE, _MX, _DNSBL = int(Count.DNS), int(Count.DNS_OUTSIDE), int(Count.MX), int(Count.DNSBL)
 _TLS_EMPTY, _INFERRED, _ANSWERED = int(Count.TLS_EMPTY), int(Count.INFERRED), int(Count.ANSWERED)
+_DNS_ANSWERED, _UNSEEN = int(Count.DNS_ANSWERED), int(Count.UNSEEN)
 _R_SMTP25, _R_SUBMISSION = int(Recent.SMTP25), int(Recent.SUBMISSION)
 _R_MX, _R_UNANSWERED = int(Recent.MX), int(Recent.UNANSWERED)
 _VERB_AUTH = 14
@@ -338,6 +342,13 @@ def note_example(t: DeviceTables, row: int, event: Any, answer: int) -> None:
         )
 
 
+@inner
+def sees_lookups(t: DeviceTables, row: int) -> bool:
+    """Tell whether a device's look-ups pass the mirror, and the answers whole: else a missing one means nothing."""
+    answered = t.totals[row, _DNS_ANSWERED]
+    return bool(answered > 0 and answered >= ANSWERED_SHARE * t.totals[row, _DNS])
+
+
 @spliced
 def on_outbound(t: DeviceTables, row: int, event: Any, ts_ns: int) -> int:
     """Take a mail connection that a device opened to a server outside; return how much evidence it is."""
@@ -356,7 +367,7 @@ def on_outbound(t: DeviceTables, row: int, event: Any, ts_ns: int) -> int:
     device["burst_ns"] = ts_ns
 
     operator, answer = operator_of(t, device["serial"], event["resp_hi"], event["resp_lo"], ts_ns)
-    if t.totals[row, _DNS] > 0:  # else its look-ups may simply not pass the mirror
+    if sees_lookups(t, row):
         count(t, row, _RESOLVABLE, 1)
         if answer < 0:
             count(t, row, _UNRESOLVED, 1)
@@ -427,7 +438,7 @@ def on_close(t: DeviceTables, row: int, event: Any) -> int:
         if fate == _FATE_TLS:
             if event["count"] > 0:
                 count(t, row, _INFERRED, event["count"])
-            else:
+            elif flags & _FLAG_NO_ORIG == 0:
                 count(t, row, _TLS_EMPTY, 1)
     elif event["resp_bytes"] > 0 or event["orig_bytes"] > 0:
         count(t, row, _CLEARTEXT, 1)
@@ -435,11 +446,28 @@ def on_close(t: DeviceTables, row: int, event: Any) -> int:
         count(t, row, _ONE_SIDED, 1)
     if flags & _FLAG_GAP != 0:
         count(t, row, _GAPS, 1)
+    if event["enhanced"] > 0:
+        count(t, row, _UNSEEN, event["enhanced"])
     for i in range(N_FLOW_EXAMPLES):
         example = t.examples[row, i]
         if example["flow_id"] == event["flow_id"] and i < t.devices[row]["n_examples"]:
             example["fate"] = fate
     return evidence
+
+
+@inner
+def decides_on_mail(event: Any) -> bool:
+    """Tell whether a reply says if mail is wanted: any to RCPT, and a refusal of greeting, MAIL or message.
+
+    Where the command was not captured the enhanced code tells: X.1.5 is "destination address valid" (RFC 3463).
+    To count refusals and not their counterpart would make a share of what is seen best.
+    """
+    code, verb = event["code"], event["verb"]
+    if verb != VERB_NONE:
+        return bool(verb == VERB_RCPT or (code >= 400 and verb in (VERB_MAIL, VERB_DATA, VERB_BDAT)))
+    if event["count"] == 1 and event["flags"] & (_FLAG_GAP | _FLAG_MIDSTREAM) == 0:
+        return bool(code >= 400)  # the greeting
+    return bool(event["enhanced"] == _ADDRESS_VALID or (code >= 400 and event["enhanced"] != 0))
 
 
 @spliced
@@ -456,7 +484,7 @@ def on_reply(t: DeviceTables, row: int, event: Any, ts_ns: int) -> int:
             evidence = 1
             operator, _ = operator_of(t, t.devices[row]["serial"], event["resp_hi"], event["resp_lo"], ts_ns)
             find_operator(t.operators, row, operator)["last_auth_failed_ns"] = ts_ns
-    elif verb == VERB_RCPT or (code >= 400 and verb in (VERB_NONE, VERB_MAIL, VERB_DATA, VERB_BDAT)):
+    elif decides_on_mail(event):
         device = t.devices[row]
         count(t, row, _REPLIES, 1)
         device["day_replies"] = device["day_replies"] + 1
@@ -533,6 +561,8 @@ def on_mail_event(t: DeviceTables, row: int, event: Any, text: NDArray[np.uint8]
         count(t, row, _RECIPIENTS, event["count"])
         if 200 <= event["code"] < 300:
             count(t, row, _ACCEPTED, 1)
+        elif event["code"] == 0:
+            count(t, row, _UNSEEN, 1)
     return evidence
 
 
@@ -565,6 +595,8 @@ def on_dns_event(
     if kind == _RESPONSE:
         if server >= 0 and event["enhanced"] == 0:
             t.devices[server]["is_resolver"] = 1
+        if event["flags"] & _FLAG_GAP == 0:
+            count(t, row, _DNS_ANSWERED, 1)
         return NO_NEWS
     count(t, row, _DNS, 1)
     if server < 0 and not is_in_networks(t.resolvers, event["resp_hi"], event["resp_lo"]):

@@ -192,7 +192,7 @@ _REJECTED_4XX = int(_C.REJECTED_4XX)
 _REJECTED_5XX, _BLOCKLISTED, _AUTH_FAILED = int(_C.REJECTED_5XX), int(_C.BLOCKLISTED), int(_C.AUTH_FAILED)
 _RESOLVABLE, _UNRESOLVED, _DNS = int(_C.RESOLVABLE), int(_C.UNRESOLVED), int(_C.DNS)
 _DNS_OUTSIDE, _MX, _DNSBL, _TLS_EMPTY = int(_C.DNS_OUTSIDE), int(_C.MX), int(_C.DNSBL), int(_C.TLS_EMPTY)
-_INFERRED, _ANSWERED = int(_C.INFERRED), int(_C.ANSWERED)
+_INFERRED, _ANSWERED, _UNSEEN = int(_C.INFERRED), int(_C.ANSWERED), int(_C.UNSEEN)
 _R_SMTP25, _R_SUBMISSION, _R_MX = int(Recent.SMTP25), int(Recent.SUBMISSION), int(Recent.MX)
 
 _MINUTE_NS = 60 * SECOND_NS
@@ -309,7 +309,7 @@ def fill_features(t: DeviceTables, row: int, now_ns: int, f: NDArray[np.float64]
     f[Feature.AUTH_FAILED_24H] = day[_AUTH_FAILED] if has_text else np.nan
     f[Feature.AUTH_FAILED_OPERATORS] = failing if has_text else np.nan
     # Mail that was put off is no failure until it is given up.
-    settled = day[_MESSAGES] + day[_INFERRED] + day[_TLS_EMPTY] - day[_REJECTED_4XX]
+    settled = max(day[_MESSAGES] - day[_UNSEEN], 0) + day[_INFERRED] + day[_TLS_EMPTY] - day[_REJECTED_4XX]
     sent = max(settled, day[_ACCEPTED] + day[_INFERRED]) + t.retry_counts[row, 1]
     f[Feature.ACCEPTED_SHARE] = share(day[_ACCEPTED] + INFERRED_WEIGHT * day[_INFERRED], sent, 3.0)
     f[Feature.TLS_EMPTY_SHARE] = share(day[_TLS_EMPTY], day[_TLS], 3.0)

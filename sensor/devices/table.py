@@ -79,6 +79,8 @@ class Count(IntEnum):
     TLS_EMPTY = 30  # encrypted connections too small for a message
     INFERRED = 31  # messages inferred from the size of an encrypted connection
     ANSWERED = 32  # replies of any kind
+    DNS_ANSWERED = 33  # responses to the device's queries that were captured whole
+    UNSEEN = 34  # mail transactions whose outcome was not captured
 
 
 N_COUNTS = len(Count)

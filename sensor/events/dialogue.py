@@ -282,6 +282,7 @@ def on_command(
         flow["client_mode"] = _AUTH
     # Of a line that ends in the middle of its verb, or of a chunk's size, nothing that follows can be trusted.
     flow["cut_verb"] = 1 if verb in (VERB_OTHER, VERB_BDAT) else 0
+    flow["has_cut_commands"] = 0
     push_pending(tables, row, pending)
 
     event = append_event(out, tables.weirds, ts_ns, _KIND_COMMAND)
@@ -300,6 +301,9 @@ def on_reply(tables: EventTables, row: int, ts_ns: int, code: int, out: EventCol
     """Take one complete reply, whose lines have been gathered in the flow."""
     flow = tables.flows[row]
     verb = pop_pending(tables, row)
+    if verb == VERB_NONE and code != 354 and flow["client_mode"] == _DATA and flow["replies"] > 0:
+        # All that content can be answered with: the replies before it were not captured.
+        verb = i64(_PENDING_MESSAGE)
     flow["replies"] = flow["replies"] + 1
     tables.totals[_TOTAL_REPLIES] += 1
     if verb == VERB_AUTH and code == 235:
@@ -308,6 +312,7 @@ def on_reply(tables: EventTables, row: int, ts_ns: int, code: int, out: EventCol
     fill_flow_columns(event, flow)
     event["code"] = code
     event["enhanced"] = flow["reply_enhanced"]
+    event["count"] = flow["replies"]
     event["flags"] = event["flags"] | flow["reply_flags"]
     event["verb"] = (
         VERB_DATA if verb == _PENDING_MESSAGE else VERB_BDAT if verb == _PENDING_LAST_CHUNK else verb
@@ -367,6 +372,10 @@ def on_reply_line(
     """Take one server line; ``cut`` if the snap length cut it, so that its reply ends here as far as can be told."""
     flow = tables.flows[row]
     code, more = parse_reply_line(data, start, end)
+    if code < 0 and cut:
+        if flow["reply_lines"] == 0:
+            return  # a reply of which nothing can be told
+        code = i64(flow["reply_code"])
     if code < 0:
         if looks_like_tls(data, start, end):
             flow["server_mode"] = _SERVER_TLS  # a record whose first bytes came alone
@@ -387,6 +396,7 @@ def on_reply_line(
         flow["reply_flags"] = flow["reply_flags"] | _FLAG_BLOCKLISTED
     if more and not cut:
         flow["reply_lines"] = flow["reply_lines"] + 1
+        flow["reply_code"] = code
         return
     flow["reply_lines"] = 0
     on_reply(tables, row, ts_ns, code, out)
@@ -407,8 +417,8 @@ def read_client(
             flow["flags"] = flow["flags"] | _FLAG_TLS
         if mode == _CLIENT_TLS:
             # The first flight is the ClientHello, which says nothing about mail and is large in recent
-            # stacks.
-            if flow["tls_resp_bytes"] > 0:
+            # stacks. Where the server is not seen, it is taken off at the end (CLIENT_HELLO_BYTES).
+            if flow["tls_resp_bytes"] > 0 or tables.sides[2 * row + RESP]["packets"] == 0:
                 flow["tls_orig_bytes"] = flow["tls_orig_bytes"] + (end - pos)
             return
         if mode == _CLIENT_OPAQUE:
@@ -520,6 +530,21 @@ def lose_rest(flow: Any, n: int, has_some: bool) -> None:
     ):
         flow["client_mode"] = _RESYNC
     flow["cut_verb"] = 0
+    flow["has_cut_commands"] = 1 if flow["client_mode"] == _COMMANDS else 0
+
+
+@inner
+def lose_replies(flow: Any) -> None:
+    """Note that the snap length cut the server's segment: it may have answered all that waits for a reply.
+
+    If the client's commands were cut as well, DATA and its 354 may both be in what was not captured, and content
+    follow.
+    """
+    if flow["client_mode"] not in (_DATA, _AUTH):
+        flow["pending_count"] = 0
+    flow["reply_lines"] = 0
+    if flow["client_mode"] == _COMMANDS and flow["has_cut_commands"] != 0:
+        flow["client_mode"] = _RESYNC
 
 
 @inner

@@ -24,11 +24,13 @@ from sensor.events.dialogue import (
     end_message,
     keep_line,
     lose_bytes,
+    lose_replies,
     lose_rest,
     read_client,
     read_server,
     release_line,
 )
+from sensor.events.duplicates import is_duplicate
 from sensor.events.emit import append_event, begin_frame, fill_flow_columns
 from sensor.events.messages import emit_datagram, emit_dns, emit_lan
 from sensor.events.tables import (
@@ -59,6 +61,11 @@ LINGER_NS = 15 * _SECOND_NS
 #: AUTH, MAIL, RCPT, DATA stay below, the smallest message with its header does not (Schatzmann 2009: outcome
 #: from flow sizes).
 TLS_MESSAGE_BYTES = 1000
+#: The least that a whole ClientHello takes off, where the server's side is not seen to tell when it ends: in recent
+#: stacks, with post-quantum key shares, it is that large.
+CLIENT_HELLO_BYTES = 1800
+#: A leap of packet time worth counting: the mirror was off, or the capture was stopped.
+PAUSE_NS = 3600 * _SECOND_NS
 #: How far ahead of the expected byte a segment may lie and still be held: more is a lost part of the capture.
 MAX_AHEAD_BYTES = 1 << 20
 
@@ -76,7 +83,7 @@ _TCP = 6
 _KIND_OPEN, _KIND_CLOSE = int(EventKind.CONN_OPEN), int(EventKind.CONN_CLOSE)
 _FLAG_NO_RESP, _FLAG_NO_ORIG = int(EventFlag.NO_RESP), int(EventFlag.NO_ORIG)
 _FLAG_MIDSTREAM, _FLAG_INFERRED = int(EventFlag.MIDSTREAM), int(EventFlag.INFERRED)
-_FLAG_TLS, _FLAG_TCP = int(EventFlag.TLS), int(EventFlag.TCP)
+_FLAG_TLS, _FLAG_TCP, _FLAG_GAP = int(EventFlag.TLS), int(EventFlag.TCP), int(EventFlag.GAP)
 _FATE_UNANSWERED, _FATE_REFUSED, _FATE_NO_BANNER = (
     int(Fate.UNANSWERED),
     int(Fate.REFUSED),
@@ -94,6 +101,11 @@ _RETRANSMISSION, _OUT_OF_ORDER = int(Weird.TCP_RETRANSMISSION), int(Weird.TCP_OU
 _GAP, _HELD_FULL = int(Weird.TCP_GAP), int(Weird.TCP_HELD_SEGMENTS_FULL)
 _OVERLAP, _CUT = int(Weird.TCP_OVERLAP), int(Weird.SNAPLEN_CUT_PAYLOAD)
 _MIDSTREAM, _BACKWARDS = int(Weird.FLOW_MIDSTREAM), int(Weird.TIMESTAMP_BACKWARDS)
+_DUPLICATE, _ONE_SIDED, _PAUSE = (
+    int(Weird.PACKET_DUPLICATE),
+    int(Weird.FLOW_ONE_SIDED),
+    int(Weird.CAPTURE_PAUSE),
+)
 
 
 @spliced
@@ -244,6 +256,8 @@ def start_flow(
     flow["reply_flags"] = 0
     flow["reply_enhanced"] = 0
     flow["reply_lines"] = 0
+    flow["reply_code"] = 0
+    flow["has_cut_commands"] = 0
     flow["commands"] = 0
     flow["replies"] = 0
     flow["transactions"] = 0
@@ -272,7 +286,8 @@ def judge_fate(tables: EventTables, row: int) -> int:
     orig, resp = tables.sides[2 * row + ORIG], tables.sides[2 * row + RESP]
     if flow["refused"] != 0:
         return _FATE_REFUSED
-    if resp["packets"] == 0 and orig["payload_bytes"] == 0 and flow["syns"] > 0:
+    # Whoever sends more than SYNs had an answer, seen or not.
+    if resp["packets"] == 0 and 0 < flow["syns"] == orig["packets"]:
         return _FATE_UNANSWERED
     if flow["messages_accepted"] > 0:
         return _FATE_ACCEPTED
@@ -312,12 +327,17 @@ def close_flow(tables: EventTables, row: int, ts_ns: int, out: EventColumns) -> 
     event["count"] = flow["messages_accepted"]
     if fate == _FATE_TLS:
         event["flags"] = event["flags"] | _FLAG_INFERRED
-        if flow["tls_orig_bytes"] >= TLS_MESSAGE_BYTES:
+        hello_bytes = CLIENT_HELLO_BYTES if resp["packets"] == 0 else 0
+        if flow["tls_orig_bytes"] >= hello_bytes + TLS_MESSAGE_BYTES:
             event["count"] = 1
     if resp["packets"] == 0:
         event["flags"] = event["flags"] | _FLAG_NO_RESP
     if orig["packets"] == 0:
         event["flags"] = event["flags"] | _FLAG_NO_ORIG
+    if event["flags"] & (_FLAG_NO_RESP | _FLAG_NO_ORIG) != 0 and fate != _FATE_UNANSWERED:
+        tables.weirds[_ONE_SIDED] += 1
+    if event["flags"] & (_FLAG_NO_RESP | _FLAG_NO_ORIG | _FLAG_GAP) != 0:
+        event["enhanced"] = max(flow["transactions"] - flow["messages"], 0)
     event["orig_bytes"] = orig["payload_bytes"]
     event["resp_bytes"] = resp["payload_bytes"]
     event["duration_ns"] = max(flow["last_ns"] - flow["first_ns"], 0)
@@ -585,10 +605,13 @@ def read_ready(
             read_server(tables, row, ts_ns, buffer, start, end, is_cut, out)
         if n_unseen > 0:
             release_line(tables, side)  # its end may be in what was not captured
+            flow["flags"] = flow["flags"] | _FLAG_GAP
             if flow["service"] == _DNS:
                 side["line_slot"] = SKIP_LINE
             elif direction == ORIG:
                 lose_rest(flow, n_unseen, start < end)
+            else:
+                lose_replies(flow)
 
 
 @spliced
@@ -719,6 +742,8 @@ def advance_clock(tables: EventTables, ts_ns: int) -> None:
     n = tables.flows.size
     if ts_ns > state["now_ns"]:
         if state["now_ns"] >= 0:
+            if ts_ns - state["now_ns"] > PAUSE_NS:
+                tables.weirds[_PAUSE] += 1
             seconds = min(ts_ns // _SECOND_NS - state["now_ns"] // _SECOND_NS, SWEEP_SLICES)
             state["sweep_left"] = min(state["sweep_left"] + seconds * (n // SWEEP_SLICES), n)
         state["now_ns"] = ts_ns
@@ -777,6 +802,11 @@ def track_packets(
         ts_ns = i64(tables.state[0]["now_ns"])
         if packet["ts_ns"] < ts_ns:
             tables.weirds[_BACKWARDS] += 1
+        if packet["status"] != _LAN and is_duplicate(
+            tables.duplicate_hashes, tables.duplicate_ns, packet, data, ts_ns
+        ):
+            tables.weirds[_DUPLICATE] += 1
+            continue
         if packet["status"] == _LAN:
             emit_lan(tables, packet, ts_ns, data, out)
             continue

@@ -61,6 +61,7 @@ def _conn_close(row: Row, _text: str) -> Row:
         "duration_s": row["duration_ns"] / _NS_PER_S,
         "syns": row["syns"],
         "messages_accepted": row["count"],
+        "transactions_unseen": row["enhanced"],
         "flags": _flag_names(row["flags"]),
     }
 

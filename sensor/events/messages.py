@@ -21,12 +21,12 @@ _KIND_QUERY, _KIND_RESPONSE, _KIND_ANSWER = (
     int(EventKind.DNS_RESPONSE),
     int(EventKind.DNS_ANSWER),
 )
-_FLAG_TCP, _FLAG_DNSBL = int(EventFlag.TCP), int(EventFlag.DNSBL)
+_FLAG_TCP, _FLAG_DNSBL, _FLAG_GAP = int(EventFlag.TCP), int(EventFlag.DNSBL), int(EventFlag.GAP)
 _QUERIES, _MX_QUERIES, _RESPONSES = int(Total.DNS_QUERIES), int(Total.MX_QUERIES), int(Total.DNS_RESPONSES)
 _KIND_ARP, _KIND_DHCP = int(EventKind.ARP), int(EventKind.DHCP)
 _ETHERTYPE_ARP = int(EtherType.ARP)
 _LAN_OK, _DHCP_ACK = int(LanStatus.OK), int(DhcpMessageType.ACK)
-_NOT_DNS = int(DnsStatus.NOT_DNS)
+_NOT_DNS, _DNS_TRUNCATED = int(DnsStatus.NOT_DNS), int(DnsStatus.TRUNCATED)
 
 
 @spliced
@@ -127,6 +127,8 @@ def fill_message(tables: EventTables, event: Any, ts_ns: int, out: EventColumns)
             event["flags"] = event["flags"] | _FLAG_DNSBL
         return
     tables.totals[_RESPONSES] += 1
+    if message["status"] == _DNS_TRUNCATED:
+        event["flags"] = event["flags"] | _FLAG_GAP
     event["enhanced"] = message["rcode"]
     event["count"] = message["ancount"]
     for i in range(message["n_records"]):

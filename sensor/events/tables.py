@@ -15,6 +15,7 @@ from sensor.decode.lan import ARP_DTYPE, DHCP_DTYPE, MAX_DHCP_NAMES_BYTES
 from sensor.decode.packets import PACKET_DTYPE
 from sensor.decode.smtp import MAX_LINE_BYTES
 from sensor.decode.status import N_EVICTIONS, N_WEIRDS
+from sensor.events.duplicates import N_RECENT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,6 +91,11 @@ FLOW_DTYPE = np.dtype(
         ("reply_flags", np.int32),
         ("reply_enhanced", np.int32),
         ("reply_lines", np.int32),
+        ("reply_code", np.int32),  # of the lines so far of a reply that goes on
+        (
+            "has_cut_commands",
+            np.int32,
+        ),  # 1: DATA may be in what was not captured of the client's last commands
         ("commands", np.int32),
         ("replies", np.int32),
         ("transactions", np.int32),
@@ -148,6 +154,8 @@ class EventTables(NamedTuple):
     held: NDArray[Any]  # HELD_DTYPE[m]
     held_bytes: NDArray[np.uint8]  # u8[m * MAX_HELD_BYTES]
     held_stack: NDArray[np.int32]  # i4[m]: free rows of held
+    duplicate_hashes: NDArray[np.int64]  # i8[N_RECENT], and when each was seen (events/duplicates.py)
+    duplicate_ns: NDArray[np.int64]  # i8[N_RECENT]
     no_packet: NDArray[Any]  # PACKET_DTYPE[1]: stands for the packet where there is none
     state: NDArray[Any]  # STATE_DTYPE[1]
     totals: NDArray[np.int64]  # i8[N_TOTALS]
@@ -183,6 +191,8 @@ def new_event_tables(
         held=np.zeros(n_held_segments, dtype=HELD_DTYPE),
         held_bytes=np.zeros(n_held_segments * MAX_HELD_BYTES, dtype=np.uint8),
         held_stack=np.arange(n_held_segments, dtype=np.int32)[::-1].copy(),
+        duplicate_hashes=np.full(N_RECENT, -1, dtype=np.int64),
+        duplicate_ns=np.zeros(N_RECENT, dtype=np.int64),
         no_packet=np.zeros(1, dtype=PACKET_DTYPE),
         state=state,
         totals=np.zeros(N_TOTALS, dtype=np.int64),

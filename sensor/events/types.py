@@ -22,10 +22,11 @@ class EventKind(IntEnum):
 
     CONN_OPEN = 1  # a mail connection's first packet
     CONN_CLOSE = (
-        2  # its end: code=Fate; flags, orig_bytes, resp_bytes, duration_ns, syns; count=messages accepted
+        2  # its end: code=Fate; flags, orig_bytes, resp_bytes, duration_ns, syns; count=messages accepted;
+        # enhanced=mail transactions whose outcome was not captured
     )
     SMTP_COMMAND = 3  # code=Verb; text=domain of the argument (EHLO name; domain of a path)
-    SMTP_REPLY = 4  # code=reply code; enhanced; verb=what it answers; flags: BLOCKLISTED
+    SMTP_REPLY = 4  # code=reply code; enhanced; verb=what it answers; count=its number; flags: BLOCKLISTED
     SMTP_MESSAGE = 5  # end of a message: code=reply code (0 none seen); count=recipients; orig_bytes=size
     DNS_QUERY = 6  # code=qtype; text=qname; resp=the resolver asked
     DNS_ANSWER = 7  # code=type of the record; aux=address; ttl_s; text=owner name (A, AAAA) or exchange (MX)
