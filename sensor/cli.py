@@ -46,6 +46,7 @@ _KERNEL_MODULES: Final = (
     "sensor.decode.packets",
     "sensor.events.flows",
     "sensor.devices.activity",
+    "sensor.model.evidence",
     "sensor.model.score",
 )
 _COMPILING: Final = "compiling for this machine, which takes a minute the first time"

@@ -39,7 +39,7 @@ JIT_DISABLED = bool(numba.config.DISABLE_JIT)
 #: The packages that hold kernels, in import order: a kernel's code can only come from its own layer and those
 #: before it, and from the modules that all of them use.
 _LAYERS = ("decode", "events", "devices", "model")
-_COMMON = ("jit.py", "hashing.py", "capture/frames.py")
+_COMMON = ("jit.py", "native.py", "hashing.py", "capture/frames.py")
 
 
 def _sources(module: str) -> list[Path]:

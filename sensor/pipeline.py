@@ -176,7 +176,7 @@ class Pipeline:
         features = self._features[:n]
         compute_features(t, rows, n, now_ns, features)
         verdicts = self._model.judge(features)
-        is_forced = has_new_evidence(t.devices[rows])
+        is_forced = has_new_evidence(t.devices, rows)
         stepped = self._evidence.step(rows, t.devices["serial"][rows], verdicts, is_forced, now_ns)
         note_judged(t.devices, rows[stepped], now_ns)
         t.devices["is_dirty"][rows] = 0

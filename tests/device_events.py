@@ -168,7 +168,7 @@ def settle(tables: DeviceTables, *, ends_windows: bool = True) -> None:
     now_ns = int(clock["now_ns"])
     rows = tables.dirty[: clock["n_dirty"]]
     is_new = devices["step_bucket"][rows] != now_ns // RECENT_SLOT_NS
-    note_judged(devices, rows[has_new_evidence(devices[rows]) | is_new], now_ns)
+    note_judged(devices, rows[has_new_evidence(devices, rows) | is_new], now_ns)
     devices["is_dirty"][rows] = 0
     clock["n_dirty"] = clock["is_due"] = 0
     if ends_windows:

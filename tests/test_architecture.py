@@ -14,7 +14,19 @@ SOURCES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob(
 
 #: Higher layers import lower ones, and modules of one layer each other.
 LAYERS = (
-    ("config", "errors", "hashing", "jit", "metrics", "notation", "outputs", "store", "tables", "__init__"),
+    (
+        "config",
+        "errors",
+        "hashing",
+        "jit",
+        "metrics",
+        "native",
+        "notation",
+        "outputs",
+        "store",
+        "tables",
+        "__init__",
+    ),
     ("capture",),
     ("decode",),
     ("events", "records"),
@@ -27,7 +39,12 @@ LAYERS = (
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
-BYTE_READERS = ("decode/wire.py", "capture/", "dump.py")  # the last prints a whole frame in hex
+BYTE_READERS = (
+    "decode/wire.py",
+    "native.py",  # what wire.find_byte is made of
+    "capture/",
+    "dump.py",  # prints a whole frame in hex
+)
 CLOCK_READERS = ("cli.py", "metrics.py", "capture/follow.py", "capture/live.py", "alerts/sinks.py")
 CLOCKS = {
     "time": {

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 import random
-import struct
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+import communityid
 import jsonschema
 import pytest
 
@@ -479,16 +477,9 @@ def test_an_alert_that_ended_can_start_again() -> None:
 
 
 def community_id(flow: object) -> str:
-    """Community ID version 1 with seed 0, written from its specification."""
-    ends = sorted(
-        [
-            (ip_address(flow.src_ip).packed, struct.pack(">H", flow.src_port)),
-            (ip_address(flow.dest_ip).packed, struct.pack(">H", flow.dest_port)),
-        ]
-    )
-    (low, low_port), (high, high_port) = ends
-    digest = hashlib.sha1(b"\0\0" + low + high + b"\x06\0" + low_port + high_port, usedforsecurity=False)
-    return "1:" + base64.b64encode(digest.digest()).decode()
+    """Return the Community ID by its reference implementation."""
+    ends = flow.src_ip, flow.dest_ip, flow.src_port, flow.dest_port
+    return communityid.CommunityID().calc(communityid.FlowTuple.make_tcp(*ends))
 
 
 def all_kinds_of_alerts() -> list[Alert]:

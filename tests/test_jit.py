@@ -141,6 +141,7 @@ def test_bounds_checks_have_a_directory_of_their_own(monkeypatch: pytest.MonkeyP
     [
         ("jit.py", True),
         ("hashing.py", True),
+        ("native.py", True),
         ("capture/frames.py", True),
         ("decode/wire.py", True),  # a helper of a lower layer
         ("events/types.py", True),

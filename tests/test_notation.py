@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensor.notation import (
+    address_bytes,
     address_text,
     counted,
     duration_text,
@@ -37,11 +38,12 @@ def test_eve_time_of_a_known_moment() -> None:
 
 
 @given(st.ip_addresses())
-def test_address_text_reads_back(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+def test_an_address_reads_back(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     number = int(address) if address.version == 6 else 0xFFFF << 32 | int(address)
     hi, lo = np.array([number >> 64, number & (2**64 - 1)], np.uint64).astype(np.int64).tolist()
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     assert ipaddress.ip_address(address_text(hi, lo)) == (mapped or address)
+    assert address_bytes(hi, lo) == (mapped or address).packed
 
 
 def test_mac_text() -> None:

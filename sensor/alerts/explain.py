@@ -13,9 +13,6 @@ from sensor.notation import counted, duration_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
 MAX_REASONS = 5
 #: What adds less to the score than this is no reason.
 MIN_CONTRIBUTION = 0.2
@@ -73,10 +70,8 @@ _REVIEW_ADVICE = (
 )
 
 
-def find_cause(
-    features: NDArray[np.float64], role: Role, *, is_known_server: bool, is_blocked: bool
-) -> Cause:
-    """Return what the device is doing, for its features, f8[N_FEATURES]; ``is_blocked``: no server has answered."""
+def find_cause(features: Sequence[float], role: Role, *, is_known_server: bool, is_blocked: bool) -> Cause:
+    """Return what the device is doing, for its N_FEATURES features; ``is_blocked``: no server has answered."""
     f = features
     if is_blocked or f[Feature.NO_ANSWER_SHARE] > 0.8:
         return "blocked-spam"
@@ -117,18 +112,18 @@ def advise(cause: Cause, *, is_review: bool) -> str:
 
 
 def find_reasons(
-    features: NDArray[np.float64],
-    terms: NDArray[np.float64],
+    features: Sequence[float],
+    terms: Sequence[float],
     term_features: Sequence[Feature],
     rule: str | None,
 ) -> tuple[Reason, ...]:
     """Return the reasons for a verdict, most telling first: a rule's features, then the terms by what they added."""
     chosen = list(_RULE_FEATURES.get(rule, ())) if rule else []
-    for index in sorted(range(len(terms)), key=lambda i: -terms[i]):
-        feature = term_features[index]
-        if terms[index] >= MIN_CONTRIBUTION and feature in _WORDINGS and feature not in chosen:
+    telling = [i for i, term in enumerate(terms) if term >= MIN_CONTRIBUTION]
+    for feature in (term_features[i] for i in sorted(telling, key=lambda i: -terms[i])):
+        if feature in _WORDINGS and feature not in chosen:
             chosen.append(feature)
-    return tuple(_reason(feature, float(features[feature])) for feature in chosen[:MAX_REASONS])
+    return tuple(_reason(feature, features[feature]) for feature in chosen[:MAX_REASONS])
 
 
 def _reason(feature: Feature, value: float) -> Reason:

@@ -14,16 +14,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sensor.jit import i64, inner, unchecked
+from sensor.native import BLOCK, first_in_block
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     Bytes = NDArray[np.uint8]
-
-_BLOCK = 32
 
 
 @inner
@@ -107,21 +105,18 @@ def read_address_half(data: Bytes, pos: int, end: int) -> int:
 def find_byte(data: Bytes, pos: int, end: int, value: int) -> int:
     """Return the position of the first ``value`` in ``data[pos:end]``, or -1.
 
-    Blocks without it are passed over at once: the inner loop has no exit, so that it becomes vector
-    instructions.
+    Block by block: what a block holds beyond ``end`` belongs to the neighbour, and does not count.
     """
     if pos < 0 or end > data.size:
         return i64(-1)
-    wanted = np.uint8(value)
-    while pos + _BLOCK <= end:
-        found = np.uint8(0)
-        for k in range(_BLOCK):
-            found |= np.uint8(data[pos + k] == wanted)
-        if found:
-            break
-        pos += _BLOCK
+    pos = i64(pos)
+    while pos < end and pos + BLOCK <= data.size:
+        first = first_in_block(data, pos, value)
+        pos += first
+        if first < BLOCK:
+            return pos if pos < end else i64(-1)
     for i in range(pos, end):
-        if data[i] == wanted:
+        if data[i] == value:
             return i64(i)
     return i64(-1)
 

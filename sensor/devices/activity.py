@@ -124,23 +124,21 @@ _SMTP_PORT = 25
 def advance_slots(t: DeviceTables, row: int, ts_ns: int) -> None:
     """Clear the slots that have slid out of the windows, and close the days that are over."""
     device = t.devices[row]
+    recent_slot = ts_ns // RECENT_SLOT_NS
+    if recent_slot <= device["recent_slot"]:
+        return  # the longer slots, and the days, end when a short one does
+    for i in range(min(recent_slot - device["recent_slot"], RECENT_SLOTS)):
+        for k in range(N_RECENT):
+            t.recent[row, (recent_slot - i) % RECENT_SLOTS, k] = 0
+    device["recent_slot"] = recent_slot
     slot = ts_ns // SLOT_NS
-    passed = min(slot - device["slot"], SLOTS)
-    for i in range(passed):
+    for i in range(min(slot - device["slot"], SLOTS)):
         place = (slot - i) % SLOTS
         for k in range(N_COUNTS):
             t.counts[row, place, k] = 0
         for k in range(HLL_REGISTERS):
             t.registers[row, place, k] = 0
-    if passed > 0:
-        device["slot"] = slot
-    recent_slot = ts_ns // RECENT_SLOT_NS
-    passed = min(recent_slot - device["recent_slot"], RECENT_SLOTS)
-    for i in range(passed):
-        for k in range(N_RECENT):
-            t.recent[row, (recent_slot - i) % RECENT_SLOTS, k] = 0
-    if passed > 0:
-        device["recent_slot"] = recent_slot
+    device["slot"] = slot
     day = ts_ns // DAY_NS
     if day > device["active_day"]:
         close_day(device)
@@ -211,12 +209,11 @@ def mark_dirty(t: DeviceTables, row: int, evidence: int) -> bool:
     return bool(has_much and device["burst"] >= URGENT_BURST)
 
 
-def has_new_evidence(devices: NDArray[Any]) -> NDArray[np.bool_]:
-    """Tell for each device, DEVICE_DTYPE[n], whether it has much new evidence since it was judged; bool[n]."""
-    new = devices["evidence"] - devices["evidence_at_step"]
-    is_much: NDArray[np.bool_] = (new >= EVIDENCE_STEP) & (
-        new >= EVIDENCE_STEP_SHARE * devices["evidence_at_step"]
-    )
+def has_new_evidence(devices: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell for ``rows``, i8[n], of the device table whether they have much new evidence since judged; bool[n]."""
+    at_step = devices["evidence_at_step"][rows]
+    new = devices["evidence"][rows] - at_step
+    is_much: NDArray[np.bool_] = (new >= EVIDENCE_STEP) & (new >= EVIDENCE_STEP_SHARE * at_step)
     return is_much
 
 

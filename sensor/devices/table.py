@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sensor.decode.status import N_EVICTIONS
+from sensor.native import by_pointer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -219,6 +220,7 @@ EXCEPTION_DTYPE = np.dtype(
 )
 
 
+@by_pointer
 class DeviceTables(NamedTuple):
     """State of the device kernels; n = number of rows, a power of two."""
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
-
-import netaddr
+from typing import TYPE_CHECKING
 
 from sensor.devices.table import (
+    FLOW_EXAMPLE_DTYPE,
     KEY_MAC,
     N_ADDRESSES,
     N_FLOW_EXAMPLES,
@@ -29,6 +28,8 @@ def vendor_of(mac: int) -> str | None:
     """Return the organisation to which the IEEE assigned a MAC's block, None for unknown and random ones."""
     if mac < 0 or mac & _LOCALLY_ADMINISTERED:
         return None
+    import netaddr  # noqa: PLC0415 - reads its whole index as it is imported: only when a vendor is asked for
+
     try:
         return str(netaddr.EUI(mac, version=48).oui.registration().org)
     except netaddr.NotRegisteredError:
@@ -57,12 +58,12 @@ def addresses(t: DeviceTables, row: int) -> tuple[str, ...]:
     return tuple(address_text(int(a["hi"]), int(a["lo"])) for a in known)
 
 
-def flow_examples(t: DeviceTables, row: int) -> Iterator[tuple[Any, str | None]]:
-    """Yield the flows kept as examples (FLOW_EXAMPLE_DTYPE rows) with the name of their destination."""
+def flow_examples(t: DeviceTables, row: int) -> Iterator[tuple[dict[str, int], str | None]]:
+    """Yield the flows kept as examples, by FLOW_EXAMPLE_DTYPE's names, with the name of their destination."""
     n = min(int(t.devices[row]["n_examples"]), N_FLOW_EXAMPLES)
-    for i in range(n):
-        example = t.examples[row, i]
-        length = int(example["name_len"])
+    for i, values in enumerate(t.examples[row, :n].tolist()):
+        example = dict(zip(FLOW_EXAMPLE_DTYPE.names or (), values, strict=True))
+        length = example["name_len"]
         name = printable_bytes(t.example_names[row, i, :length].tobytes()) if length else None
         yield example, name
 

@@ -16,6 +16,7 @@ from sensor.decode.packets import PACKET_DTYPE
 from sensor.decode.smtp import MAX_LINE_BYTES
 from sensor.decode.status import N_EVICTIONS, N_WEIRDS
 from sensor.events.duplicates import N_RECENT
+from sensor.native import by_pointer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -142,6 +143,7 @@ STATE_DTYPE = np.dtype(
 )
 
 
+@by_pointer
 class EventTables(NamedTuple):
     """State of the event kernels; see the dtypes above."""
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sensor.native import by_pointer
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -146,6 +148,7 @@ MAX_EVENTS_PER_FRAME = 4096
 MAX_TEXT_PER_FRAME = 65536
 
 
+@by_pointer
 class EventColumns(NamedTuple):
     """The preallocated output of event kernels."""
 

@@ -9,11 +9,12 @@ the operator's budget.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sensor.devices.table import DAY_NS, RECENT_SLOT_NS
+from sensor.jit import kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,21 +40,67 @@ REVIEW_SHARE = 0.5
 THRESHOLD_AT_ONE = 5.0
 MIN_THRESHOLD = 2.0
 
+EVIDENCE_DTYPE = np.dtype(
+    [
+        ("evidence", np.float64),
+        ("serial", np.int64),  # of the device whose evidence it is
+        ("onset_ns", np.int64),  # when it last rose from zero, -1 never
+        ("bucket", np.int64),  # the five minutes in which it stepped last, -1 never
+        ("updated_ns", np.int64),  # ... and the packet time, -1 never
+    ]
+)
+
 
 def alarm_threshold(false_alarms_per_device_year: float) -> float:
     """Return the evidence at which an alarm is raised, for a budget in false alarms per device-year (> 0)."""
     return max(THRESHOLD_AT_ONE - math.log(false_alarms_per_device_year), MIN_THRESHOLD)
 
 
+@kernel
+def step_rows(
+    table: NDArray[Any],
+    rows: Ints,
+    serials: Ints,
+    logit: NDArray[np.float64],
+    rules: Ints,
+    is_forced: NDArray[np.bool_],
+    now_ns: int,
+    has_stepped: NDArray[np.bool_],
+) -> None:
+    """Step the ``rows``, i8[n], of ``table``, EVIDENCE_DTYPE; see EvidenceTable.step. Fills ``has_stepped``."""
+    bucket = now_ns // RECENT_SLOT_NS
+    for i in range(rows.size):
+        entry = table[rows[i]]
+        if entry["serial"] != serials[i]:
+            entry["serial"] = serials[i]
+            entry["evidence"] = 0.0
+            entry["onset_ns"] = -1
+            entry["bucket"] = -1
+            entry["updated_ns"] = -1
+        has_stepped[i] = entry["bucket"] != bucket or is_forced[i] or rules[i] >= 0
+        if not has_stepped[i]:
+            continue
+        before = entry["evidence"]
+        idle_ns = now_ns - entry["updated_ns"] if entry["updated_ns"] >= 0 else 0
+        change = min(max(logit[i] - SLACK, -MAX_STEP_DOWN), MAX_STEP_UP)
+        after = min(max(before * 0.5 ** (idle_ns / IDLE_HALF_LIFE_NS) + change, 0.0), CAP)
+        if rules[i] >= 0:
+            after = max(after, RULE_EVIDENCE)
+        if before == 0.0 and after > 0.0:
+            entry["onset_ns"] = now_ns
+        entry["evidence"] = after
+        entry["bucket"] = bucket
+        entry["updated_ns"] = now_ns
+
+
 class EvidenceTable:
-    """The accumulators of all devices, by the row of the device table. Times are packet time in ns, -1 never."""
+    """The accumulators of all devices, by the row of the device table."""
 
     def __init__(self, n_devices: int) -> None:
-        self.evidence = np.zeros(n_devices)
-        self.onset_ns = np.full(n_devices, -1, dtype=np.int64)  # when it last rose from zero
-        self._serial = np.full(n_devices, -1, dtype=np.int64)
-        self._bucket = np.full(n_devices, -1, dtype=np.int64)
-        self._updated_ns = np.full(n_devices, -1, dtype=np.int64)
+        self._rows = np.zeros(n_devices, dtype=EVIDENCE_DTYPE)
+        self._rows["serial"] = -1  # a row that no device has had: its first step clears the rest
+        self.evidence: NDArray[np.float64] = self._rows["evidence"]
+        self.onset_ns: Ints = self._rows["onset_ns"]
 
     def step(
         self, rows: Ints, serials: Ints, verdicts: Verdicts, is_forced: NDArray[np.bool_], now_ns: int
@@ -63,24 +110,9 @@ class EvidenceTable:
         A row steps in a new bucket of five minutes, and if ``is_forced``. A row with another device than
         before starts at zero.
         """
-        fresh = rows[self._serial[rows] != serials]
-        self._serial[rows] = serials
-        self.evidence[fresh] = 0.0
-        self.onset_ns[fresh] = self._bucket[fresh] = self._updated_ns[fresh] = -1
-
-        bucket = now_ns // RECENT_SLOT_NS
-        steps: NDArray[np.bool_] = (self._bucket[rows] != bucket) | is_forced | (verdicts.rules >= 0)
-        chosen = rows[steps]
-        before = self.evidence[chosen]
-        idle_ns = np.where(self._updated_ns[chosen] < 0, 0, now_ns - self._updated_ns[chosen])
-        change = np.clip(verdicts.logit[steps] - SLACK, -MAX_STEP_DOWN, MAX_STEP_UP)
-        after = np.clip(before * 0.5 ** (idle_ns / IDLE_HALF_LIFE_NS) + change, 0.0, CAP)
-        after = np.where(verdicts.rules[steps] >= 0, np.maximum(after, RULE_EVIDENCE), after)
-        self.evidence[chosen] = after
-        self.onset_ns[chosen] = np.where((before == 0.0) & (after > 0.0), now_ns, self.onset_ns[chosen])
-        self._bucket[chosen] = bucket
-        self._updated_ns[chosen] = now_ns
-        return steps
+        has_stepped = np.empty(len(rows), dtype=np.bool_)
+        step_rows(self._rows, rows, serials, verdicts.logit, verdicts.rules, is_forced, now_ns, has_stepped)
+        return has_stepped
 
     def release(self, row: int, threshold: float) -> None:
         """Let an alert that has ended need new evidence before it starts again."""
