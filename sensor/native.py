@@ -7,6 +7,9 @@ Which arrays it holds cannot change while the kernel runs, so what is read throu
 invariant, and read once. With the JIT off it is the named tuple that it is.
 
 ``first_in_block``: LLVM does not turn a loop with an exit into vector instructions.
+
+``prefetch``: rows of a large table are found by hashing, so each is a cache miss; asked for a few packets
+ahead, it is there in time.
 """
 
 from __future__ import annotations
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Bytes that ``first_in_block`` looks at: a vector register of today's processors.
 BLOCK = 32
+
+CACHE_LINE = 64
 
 _C = TypeVar("_C", bound=type)
 
@@ -142,3 +147,33 @@ def _first_in_block(_: Any, data: Any, pos: Any, value: Any) -> Any:
         return builder.cttz(or_none, ir.Constant(ir.IntType(1), 1))
 
     return types.int64(data, pos, value), generate
+
+
+def prefetch(table: NDArray[Any], row: int) -> None:
+    """Ask for ``table[row]`` to be brought into the cache; changes nothing that can be seen."""
+
+
+@overload(prefetch)  # type: ignore[untyped-decorator]
+def _compile_prefetch(table: Any, row: Any) -> Any:  # noqa: ARG001 - their names are its signature
+    def compiled(table: Any, row: Any) -> Any:
+        _prefetch(table, row)
+
+    return compiled
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _prefetch(_: Any, table: Any, row: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        ask = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [byte, word, word, word]), "llvm.prefetch.p0"
+        )
+        first = builder.bitcast(builder.gep(array.data, [arguments[1]]), byte)
+        for offset in range(0, context.get_abi_sizeof(array.data.type.pointee), CACHE_LINE):
+            line = builder.gep(first, [ir.Constant(ir.IntType(64), offset)])
+            for_writing, keep, of_data = (ir.Constant(word, value) for value in (1, 3, 1))
+            builder.call(ask, [line, for_writing, keep, of_data])
+        return context.get_dummy_value()
+
+    return types.none(table, row), generate

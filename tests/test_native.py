@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sensor.jit import JIT_DISABLED, i64, inner, kernel
-from sensor.native import BLOCK, by_pointer, first_in_block
+from sensor.native import BLOCK, by_pointer, first_in_block, prefetch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +31,7 @@ class Ledger(NamedTuple):
 def add_up(ledger: Ledger, row: int) -> None:
     ledger.rows[row]["calls"] += 1
     for k in range(ledger.entries.shape[1]):
+        prefetch(ledger.rows, row + 1)  # past the end, too: nothing comes of it
         ledger.rows[row]["total"] += min(ledger.entries[row, k], ledger.limit[0])
 
 
