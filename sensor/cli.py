@@ -563,6 +563,93 @@ def _no_such_packet(capture: str, number: int) -> NoReturn:
     raise CaptureError(f"{capture}: there is no packet {number}")
 
 
+@main.command(
+    epilog=_examples(
+        "spamsensor simulate --world realistic --devices 500 --days 7 --seed 1 --out data/realistic-1",
+        "spamsensor simulate --world hostile --cold --devices 2000 --seed 1 --pcap --out data/cold-1",
+    )
+)
+@click.option(
+    "--world",
+    "world_name",
+    type=click.Choice(["tame", "realistic", "hostile"]),
+    default="realistic",
+    show_default=True,
+    help="How widely devices differ, how much goes wrong for harmless ones, and how well attackers hide.",
+)
+@click.option(
+    "--devices",
+    "n_devices",
+    type=click.IntRange(1, 1_000_000),
+    metavar="N",
+    default=1000,
+    show_default=True,
+    help="Devices, over as many sites as they fill.",
+)
+@click.option(
+    "--days",
+    type=click.FloatRange(0.1, 400),
+    metavar="D",
+    help="Days that each site is watched.  [default: 7]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    metavar="S",
+    default=1,
+    show_default=True,
+    help="The same seed gives the same files, bit for bit.",
+)
+@click.option("--out", metavar="DIR", help="A new or empty directory to write to.  [required]")
+@click.option(
+    "--cold",
+    is_flag=True,
+    help="Short captures without a past, of 10 minutes to 6 hours, instead of whole days.",
+)
+@click.option(
+    "--pcap",
+    is_flag=True,
+    help="Render packets, too: of cold captures, or of the beginning of every 8th site.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Processes to work with; the files do not depend on it.",
+)
+def simulate(
+    *,
+    world_name: str,
+    n_devices: int,
+    days: float | None,
+    seed: int,
+    out: str | None,
+    cold: bool,
+    pcap: bool,
+    jobs: int,
+) -> int:
+    """Make up a labelled population of devices, benign and infected, to train and test on.
+
+    DIR gets labels.tsv, manifest.json and a file of sessions for each site; docs/simulation.md describes the
+    worlds and the files.
+    """
+    if out is None:
+        raise ConfigError("no directory given: name a new or empty one with --out")
+    if cold and days is not None:
+        raise ConfigError("--days and --cold exclude each other: cold captures last 10 minutes to 6 hours")
+
+    from sensor.simulate.store import write_world
+    from sensor.simulate.world import WORLDS, Plan
+
+    plan = Plan(WORLDS[world_name], seed, n_devices, 7.0 if days is None else days, cold)
+    manifest = write_world(plan, Path(out), with_pcap=pcap, n_processes=jobs)
+    n_sessions = sum(site["sessions"] for site in manifest["sites"])
+    say(f"{n_devices:,} devices at {len(manifest['sites']):,} sites, {n_sessions:,} sessions in {out}")
+    return EXIT_OK
+
+
 @main.command(epilog=_examples("spamsensor check", "spamsensor check --config site.toml"))
 @_config_option
 @_home_net_option

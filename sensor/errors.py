@@ -22,6 +22,10 @@ class CaptureFormatError(CaptureError):
     """A capture is not what its format demands: names the file, the byte offset and the reason."""
 
 
+class DataError(SensorError):
+    """A directory of simulated data cannot be used: names the file and the reason."""
+
+
 class ModelError(SensorError):
     """A model artifact cannot be used: names the artifact and the reason."""
 

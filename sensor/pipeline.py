@@ -52,7 +52,7 @@ JUDGED_ROWS = 1024
 
 
 class Pipeline:
-    """One run over packets. ``feed`` it batches in order, then ``finish``.
+    """One run over packets. ``feed`` it batches in order (or ``observe`` their events), then ``finish``.
 
     ``on_alert`` gets each alert record; ``on_events`` the event columns (EVENT_DTYPE[n], u8 text), borrowed
     for the call; ``on_window`` columns of features, a row for each device that mailed in a window of five
@@ -135,18 +135,22 @@ class Pipeline:
         n = int(columns.used[ROWS])
         if n == 0:
             return
+        self.observe(columns.events[:n], columns.text)
+        columns.used[ROWS] = 0
+        columns.used[TEXT] = 0
+
+    def observe(self, events: NDArray[Any], text: NDArray[np.uint8]) -> None:
+        """Take events, EVENT_DTYPE[n] in the order of time, and their text, u8: from the decoder, or in its stead."""
         if self._on_events is not None:
-            self._on_events(columns.events[:n], columns.text)
-        first = 0
+            self._on_events(events, text)
+        first, n = 0, len(events)
         while first < n:
-            first = observe_events(columns.events, first, n, columns.text, self._devices)
+            first = observe_events(events, first, n, text, self._devices)
             due = self._devices.clock[0]["is_due"]
             if due == DUE_VERDICTS:
                 self._judge()
             if due != DUE_NOTHING:
                 self._end_what_is_over()
-        columns.used[ROWS] = 0
-        columns.used[TEXT] = 0
 
     def _judge(self) -> None:
         """Judge the devices with news."""
