@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from sensor.simulate.benign import KINDS, MIXES
 from sensor.simulate.emit import Templates, emit
 from sensor.simulate.families import FAMILIES
 from sensor.simulate.life import DAY_S
-from sensor.simulate.render import frame_batch, render
+from sensor.simulate.render import frame_batch, render, write_pcap
 from sensor.simulate.sessions import Outcome, Shape, View, What, pack_shapes, unpack_shape
 from sensor.simulate.store import open_world, write_world
 from sensor.simulate.world import WORLDS, Plan, Site, World, make_site, make_sites
@@ -159,6 +160,25 @@ def test_packets_and_events_agree(name: str, templates: Templates) -> None:
                 feature.name,
             )
     assert n_mailing > 5
+
+
+@pytest.mark.oracle
+def test_tshark_finds_nothing_wrong_with_the_packets(tmp_path: Path) -> None:
+    site = a_site("office", 40, ipv6=0.4)
+    sessions = first_sessions(site, 10)
+    sessions["body"] = np.minimum(sessions["body"], 20_000)
+    path = tmp_path / "site.pcap"
+    with path.open("wb") as stream:
+        n = write_pcap(stream, render(sessions, site.scene))
+    checked = [f"-o{protocol}.check_checksum:TRUE" for protocol in ("ip", "tcp", "udp")]
+    wrong = "_ws.malformed or _ws.expert.severity >= 8388608 or ip.checksum.status == 0 or tcp.checksum.status == 0"
+    command = ["tshark", "-r", str(path), *checked, "-Tfields", "-eframe.number"]
+    whole = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert len(whole) == n > 1000
+    shown = subprocess.run(
+        [*command, "-Y", f"{wrong} or udp.checksum.status == 0"], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.split() == []
 
 
 def test_seeds_of_the_one_sided_sites_show_either_side() -> None:

@@ -22,7 +22,7 @@ from sensor.decode.packets import PACKET_DTYPE, decode_batch, port_classes
 from sensor.decode.status import N_FRAME_STATUSES
 from sensor.events.flows import SWEEP_SLICES, end_run, has_open_flows, track_packets
 from sensor.events.tables import FlowState, new_event_tables
-from sensor.events.types import EVENT_DTYPE, MAX_EVENTS_PER_FRAME, MAX_TEXT_PER_FRAME, ROWS, new_event_columns
+from sensor.events.types import MAX_EVENTS_PER_FRAME, MAX_TEXT_PER_FRAME, ROWS, new_event_columns
 from sensor.simulate.render import frame_batch, render_session
 from sensor.simulate.sessions import ENDPOINT_DTYPE, SESSION_DTYPE, Outcome, What, make_scene, unpack_shape
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from sensor.simulate.sessions import Ints, Scene, Shape
 
-#: Sessions whose events are made in one go.
-CHUNK_SESSIONS = 8192
+#: Sessions whose events are made in one go: few enough that these stay in the cache.
+CHUNK_SESSIONS = 2048
 #: How long after its time-out a connection is reported: one slice of the flow table is swept per second.
 SWEEP_LAG_NS = SWEEP_SLICES // 2 * 1_000_000_000
 
@@ -97,7 +97,9 @@ class Templates:
             dtype=np.int64,
         )
         constant = np.stack([base.rows[column] for column in _LINEAR], axis=1) - slopes @ at_base
-        return _Template(base.rows, base.ends, base.macs, base.ports, base.texts, constant, slopes)
+        if slopes[:, 0, 1:].any():
+            raise AssertionError(f"{unpack_shape(number)}: times depend on sizes")
+        return _Template(*base, constant, slopes, (slopes[:, 1:] != 0).any(axis=(1, 2)))
 
     def _decode(self, number: int, longer: str | None) -> _Decoded:
         """Decode a session of a shape; ``longer``: the parameter that is _DELTA more."""
@@ -157,7 +159,8 @@ class _Template(NamedTuple):
     ports: Ints
     texts: Ints
     constant: Ints  # i8[n, len(_LINEAR)]
-    slopes: Ints  # i8[n, len(_LINEAR), len(_PARAMS)]
+    slopes: Ints  # i8[n, len(_LINEAR), len(_PARAMS)]; the time's depend on half_rtt_ns alone
+    is_linear: NDArray[np.bool_]  # bool[n]: whether other columns than the time depend on anything
 
 
 class _Stacked(NamedTuple):
@@ -224,97 +227,82 @@ def emit(
 
     Their text is ``scene.text``. Events of the same time are in the order of their sessions, whatever ``chunk`` is.
     """
-    waiting = np.zeros(0, dtype=EVENT_DTYPE)
+    facts = _facts_of(sessions, scene)
+    # What is known of events that are not due yet: time, session, and row of the templates.
+    ts_ns, session, row = (np.zeros(0, dtype=np.int64) for _ in range(3))
     for first in range(0, len(sessions), chunk):
-        made = _events_of(sessions[first : first + chunk], first, scene, templates)
-        merged = np.concatenate([waiting, made]) if len(waiting) else made
-        merged = merged[np.argsort(merged["ts_ns"], kind="stable")] if len(waiting) else merged
-        if first + chunk < len(sessions):
-            n_ready = int(np.searchsorted(merged["ts_ns"], sessions["ts_ns"][first + chunk], side="left"))
-        else:
-            n_ready = len(merged)
-        yield merged[:n_ready]
-        waiting = merged[n_ready:]
+        end = min(first + chunk, len(sessions))
+        numbers, (starts, n_rows, template) = templates.find(sessions["shape"][first:end])
+        n_each = n_rows[numbers]
+        before = np.cumsum(n_each) - n_each
+        made = np.repeat(np.arange(first, end), n_each)
+        made_row = np.arange(len(made)) + np.repeat(starts[numbers] - before, n_each)
+        made_ns = template.constant[made_row, 0] + template.slopes[made_row, 0, 0] * facts.params[made, 0]
+        ts_ns = np.concatenate([ts_ns, sessions["ts_ns"][made] + made_ns])
+        session, row = np.concatenate([session, made]), np.concatenate([row, made_row])
+        order = np.argsort(ts_ns, kind="stable")
+        ts_ns, session, row = ts_ns[order], session[order], row[order]
+        n_due = len(ts_ns)
+        if end < len(sessions):
+            n_due = int(np.searchsorted(ts_ns, sessions["ts_ns"][end], side="left"))
+        yield _stamp(ts_ns[:n_due], session[:n_due], row[:n_due], facts, template, scene)
+        ts_ns, session, row = ts_ns[n_due:], session[n_due:], row[n_due:]
 
 
-def _events_of(part: NDArray[Any], first_number: int, scene: Scene, templates: Templates) -> NDArray[Any]:
-    """Return the events of some sessions, in the order of time."""
-    numbers, (starts, counts, template) = templates.find(part["shape"])
-    n_each = counts[numbers]
-    session = np.repeat(np.arange(len(part)), n_each)
-    row = np.arange(len(session)) - np.repeat(np.cumsum(n_each) - n_each, n_each) + starts[numbers][session]
-    params = _params_of(part, scene)
-    ts_ns = (
-        part["ts_ns"][session] + template.constant[row, 0] + template.slopes[row, 0, 0] * params[session, 0]
+class _Facts(NamedTuple):
+    """What of sessions goes into events, by where it comes from; row 0 of each stands for nothing."""
+
+    params: Ints  # i8[n, len(_PARAMS)]
+    ends: Ints  # i8[1 + len(_ENDS), n]: rows of the endpoints
+    ports: Ints  # i8[3, n]
+    words: Ints  # i8[1 + len(_TEXTS), n]: texts, -1 none
+
+
+def _facts_of(sessions: NDArray[Any], scene: Scene) -> _Facts:
+    nothing = np.full(len(sessions), -1)
+    server = scene.endpoints["name"][sessions["resp"]]
+    words = np.stack([nothing, sessions["name"], sessions["sender"], sessions["other"], server])
+    lengths = np.where(words[1:] >= 0, scene.text_len[words[1:]], 0)
+    return _Facts(
+        params=np.stack([sessions["half_rtt_ns"], sessions["body"], *lengths], axis=1).astype(np.int64),
+        ends=np.stack([nothing, *(sessions[name] for name in _ENDS)]),
+        ports=np.stack([nothing, sessions["orig_port"], sessions["resp_port"]]),
+        words=words,
     )
-    order = np.argsort(ts_ns, kind="stable")
-    session, row = session[order], row[order]
-    events: NDArray[Any] = template.rows[row]
-    events["ts_ns"] = ts_ns[order]
-    is_flow = events["flow_id"] >= 0
-    events["flow_id"][is_flow] = first_number + session[is_flow]
+
+
+def _stamp(
+    ts_ns: Ints, session: Ints, row: Ints, facts: _Facts, template: _Template, scene: Scene
+) -> NDArray[Any]:
+    """Return events: the templates' rows, with what is the sessions' own."""
+    events: NDArray[Any] = template.rows.take(row)
+    events["ts_ns"] = ts_ns
     events["vlan"] = scene.vlan
-    _fill_linear(events, template, row, session, params)
-    _fill_ends(events, template, row, part[list(_ENDS)][session], scene)
-    for k, column in enumerate(("orig_port", "resp_port")):
-        source = template.ports[row, k]
-        ports = np.where(source == 1, part["orig_port"][session], part["resp_port"][session])
-        events[column] = np.where(source > 0, ports, events[column])
-    _fill_texts(events, template, row, session, part, scene)
-    return events
-
-
-def _params_of(part: NDArray[Any], scene: Scene) -> Ints:
-    """Return the parameters of sessions, i8[n, len(_PARAMS)]."""
-    server = scene.endpoints["name"][part["resp"]]
-    words = (part["name"], part["sender"], part["other"], server)
-    lengths = [np.where(word >= 0, scene.text_len[word], 0) for word in words]
-    params: Ints = np.stack([part["half_rtt_ns"], part["body"], *lengths], axis=1).astype(np.int64)
-    return params
-
-
-def _fill_linear(events: NDArray[Any], template: _Template, row: Ints, session: Ints, params: Ints) -> None:
-    """Fill the linear columns but for the time, where they depend on anything."""
-    has_slope: NDArray[np.bool_] = np.any(template.slopes[:, 1:] != 0, axis=(1, 2))
-    (at,) = np.nonzero(has_slope[row])
+    events["flow_id"] = np.where(events["flow_id"] >= 0, session, -1)
+    (at,) = np.nonzero(template.is_linear[row])
     values = template.constant[row[at], 1:] + np.einsum(
-        "ncp,np->nc", template.slopes[row[at], 1:], params[session[at]]
+        "ncp,np->nc", template.slopes[row[at], 1:], facts.params[session[at]]
     )
     for c, column in enumerate(_LINEAR[1:]):
         events[column][at] = values[:, c]
 
-
-def _fill_ends(
-    events: NDArray[Any], template: _Template, row: Ints, ends: NDArray[Any], scene: Scene
-) -> None:
-    """Fill addresses and MACs with those of the session's ends; ``ends``: the three rows of the endpoints."""
     for k, column in enumerate(_ENDS):
-        source = template.ends[row, k]
-        for which, name in enumerate(_ENDS, start=1):
-            (at,) = np.nonzero(source == which)
-            if len(at):
-                end = ends[name][at]
-                events[f"{column}_hi"][at] = scene.endpoints["hi"][end]
-                events[f"{column}_lo"][at] = scene.endpoints["lo"][end]
-    for k, column in enumerate(("orig_mac", "resp_mac")):
-        source = template.macs[row, k]
-        for which, name in enumerate(_ENDS, start=1):
-            (at,) = np.nonzero(source == which)
-            if len(at):
-                events[column][at] = scene.endpoints["mac"][ends[name][at]]
-
-
-def _fill_texts(
-    events: NDArray[Any], template: _Template, row: Ints, session: Ints, part: NDArray[Any], scene: Scene
-) -> None:
-    """Point the texts into the scene's."""
+        at, end = _chosen(template.ends[row, k], facts.ends, session)
+        events[f"{column}_hi"][at] = scene.endpoints["hi"][end]
+        events[f"{column}_lo"][at] = scene.endpoints["lo"][end]
+    for k, column in enumerate(_ENDS[:2]):
+        at, end = _chosen(template.macs[row, k], facts.ends, session)
+        events[f"{column}_mac"][at] = scene.endpoints["mac"][end]
+        at, port = _chosen(template.ports[row, k], facts.ports, session)
+        events[f"{column}_port"][at] = port
+    at, word = _chosen(template.texts[row], facts.words, session)
     events["text_start"] = 0
-    source = template.texts[row]
-    for which, name in enumerate(_TEXTS, start=1):
-        (at,) = np.nonzero(source == which)
-        if len(at) == 0:
-            continue
-        chosen = session[at]
-        word = scene.endpoints["name"][part["resp"][chosen]] if name == "server" else part[name][chosen]
-        events["text_start"][at] = scene.text_start[word]
-        events["text_len"][at] = np.where(word >= 0, scene.text_len[word], 0)
+    events["text_start"][at] = scene.text_start[word]
+    events["text_len"][at] = np.where(word >= 0, scene.text_len[word], 0)
+    return events
+
+
+def _chosen(source: Ints, facts: Ints, session: Ints) -> tuple[Ints, Ints]:
+    """Return which events have a fact of their session in a column, and the fact."""
+    (at,) = np.nonzero(source)
+    return at, facts[source[at], session[at]]

@@ -70,7 +70,9 @@ def _operators(life: Life, n: int) -> tuple[Ints, NDArray[np.float64]]:
 
 def _campaign(life: Life, per_day: float, on_hours: float, period_days: float) -> Times:
     """Return the times of a rate that is on for some hours every so many days."""
-    first = life.begin_s + life.rng.uniform(0, min(period_days * DAY_S / 4, HOUR_S * 6))
+    # Whoever was infected before we watch is in the middle of it.
+    is_old = life.begin_s == life.host.start_s
+    first = life.begin_s + life.rng.uniform(-on_hours * HOUR_S if is_old else 0, 0 if is_old else 6 * HOUR_S)
     starts = np.arange(first, life.finish_s, period_days * DAY_S)
     n = life.rng.poisson(per_day, len(starts))
     t = np.repeat(starts, n) + life.rng.uniform(0, on_hours * HOUR_S, int(n.sum()))
@@ -307,16 +309,16 @@ def hijacked_sender(life: Life, craft: Craft) -> None:
     per_day = max(life.usual_per_day, 3.0) * life.draw("times", span(3, 10, "V: 2.2"))
     t = craft.pace(life, life.arrivals(per_day, Rhythm.NIGHT))
     n = len(t)
-    refused = min(0.03 * life.draw("refused_times", span(3, 10, "V: 2.2")), 0.6) * (
-        0.25 if craft.is_clean else 1.0
-    )
+    refused = min(0.03 * life.draw("refused_times", span(3, 10, "V: 2.2")), 0.6)
+    if craft.is_clean:
+        refused *= 0.25
+    if life.relay >= 0:
+        fates = life.dialogues(n, refused=refused, tls=float(life.chance(0.8)), login=True, recipients=4)
+        life.send(t, life.relay, port=587, body=_spam_sizes(life, n), **fates)
+        return
     fates = life.dialogues(
         n, refused=refused, deferred=0.05, content_refused=0.03, tls=0.5, listed=0.15, recipients=4
     )
-    if life.relay >= 0:
-        fates["login"] = 1
-        life.send(t, life.relay, port=587, body=_spam_sizes(life, n), **fates)
-        return
     everyone = np.arange(len(life.internet.domain_word))
     domains = life.pick_domains(n, everyone, life.internet.domain_weight)
     life.deliver(t, domains, Dns.EXCHANGE, body=_spam_sizes(life, n), **fates)

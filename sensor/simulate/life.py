@@ -247,7 +247,7 @@ class Life:
         sender: Any = None,
         other: Any = None,
         body: Any = 4000,
-        source: Any = -1,
+        source: int = -1,
         domains: Ints | None = None,
         cache_s: float = CACHE_S,
         resolver: int | None = None,
@@ -283,7 +283,7 @@ class Life:
             listed=np.where(np.isin(outcome, (Outcome.ACCEPTED, Outcome.BANNED)), listed, 0),
             implicit_tls=is_tls & (port == 465),
         )
-        rows["resp"] = servers + (self.internet.n_servers if self.host.endpoint6 >= 0 else 0)
+        rows["resp"] = self._by_family(servers)
         rows["resp_port"] = port
         rows["name"] = self.helo if helo is None else helo
         rows["sender"] = self.host.word if sender is None else sender
@@ -291,7 +291,7 @@ class Life:
         drawn = np.broadcast_to(np.asarray(body, dtype=np.int64), n)
         small = self.rng.integers(120, 400, n)
         rows["body"] = np.where(outcome == Outcome.TLS_EMPTY, small, np.maximum(drawn, 1600))
-        rows["source"] = source
+        rows["source"] = source if source < 0 else self._by_family(source)
         rows["half_rtt_ns"] = self._half_rtt_ns(servers, n)
         self._parts.append(rows)
 
@@ -306,7 +306,7 @@ class Life:
             what=What.MAIL, outcome=outcome, accepted=np.where(outcome == Outcome.ACCEPTED, 1, 0)
         )
         rows["resp"] = rows["orig"]
-        rows["orig"] = servers + (self.internet.n_servers if self.host.endpoint6 >= 0 else 0)
+        rows["orig"] = self._by_family(servers)
         rows["orig_port"] = self.rng.integers(*_PORTS, n)
         rows["resp_port"] = 25
         rows["name"] = self.internet.endpoints["name"][servers]
@@ -364,6 +364,10 @@ class Life:
         rows["is_spam"] = self.is_spam
         return rows
 
+    def _by_family(self, servers: Any) -> Any:
+        """Return the endpoints of servers that a device reaches: over IPv6 if it has it."""
+        return servers + (self.internet.n_servers if self.host.endpoint6 >= 0 else 0)
+
     def _half_rtt_ns(self, servers: Ints, n: int) -> Ints:
         far = (self.internet.half_rtt_ns[servers] + self.host.access_ns) * self.rng.uniform(0.9, 1.3, n)
         half: Ints = np.minimum(far.astype(np.int64) // 1000 * 1000, 2_000_000_000)
@@ -380,8 +384,7 @@ class Life:
         _, chosen = np.unique(key, return_index=True)
         at = np.maximum(t[chosen] - _LOOKUP_BEFORE_S, 0.0)
         names = self.internet.endpoints["name"][servers[chosen]]
-        is_v6 = self.host.endpoint6 >= 0
-        told = servers[chosen] + (self.internet.n_servers if is_v6 else 0)
+        told = self._by_family(servers[chosen])
         self._parts.append(self._lookups(at + 0.15, names, What.LOOKUP, told, -1, resolver))
         if domains is not None:
             _, chosen = np.unique(domains.astype(np.float64) * 1e9 + bucket, return_index=True)
@@ -398,7 +401,7 @@ class Life:
         rows = self._rows(t, n)
         rows["shape"] = pack_shapes(what=what, is_v6=int(is_v6 and what == What.LOOKUP))
         if resolver is not None:
-            rows["resp"] = resolver + (self.internet.n_servers if is_v6 else 0)
+            rows["resp"] = self._by_family(resolver)
         else:
             rows["resp"] = self.host.resolver6 if is_v6 else self.host.resolver
         rows["resp_port"] = 53
