@@ -1,4 +1,4 @@
-"""The outside world: mail operators, domains and their exchanges, resolvers, and proxies' controllers.
+"""The outside world: mail operators, domains and their exchanges, resolvers, web servers, proxies' controllers.
 
 Addresses are from RFC 2544 (198.18.0.0/15) and RFC 3849, names below ``.example`` (RFC 2606). Operators of size
 have blocks of their own, /24 and /48 as in the detector's eyes; a small domain's exchange stands anywhere.
@@ -29,6 +29,7 @@ HOSTED_SHARE: Final = 0.6
 N_PROVIDERS: Final = 360
 N_PUBLIC_RESOLVERS: Final = 4
 N_CONTROLLERS: Final = 300
+N_WEB_SERVERS: Final = 400
 _FREEMAIL_SERVERS = (8, 40)  # per operator: SCIENCE 2.2, F3: 20-150 addresses at 3-6 operators
 _SERVERS_PER_BLOCK = 8
 _FIRST_ADDRESS = 0xFFFF << 32 | 0xC6120000
@@ -50,6 +51,7 @@ class Internet:
     providers: Ints  # i8[n]: submission servers
     resolvers: Ints  # public resolvers
     controllers: Ints
+    web_servers: Ints  # what ordinary look-ups are about
 
     @property
     def n_servers(self) -> int:
@@ -131,6 +133,7 @@ def make_internet(seed: int) -> Internet:
     providers = [make.stray(f"smtp.provider{k}.example") for k in range(N_PROVIDERS)]
     resolvers = [make.stray(f"dns{k}.resolver.example") for k in range(N_PUBLIC_RESOLVERS)]
     controllers = [make.stray("") for _ in range(N_CONTROLLERS)]
+    web_servers = [make.stray("") for _ in range(N_WEB_SERVERS)]
 
     n = len(make.blocks)
     blocks, hosts = np.array(make.blocks), np.array(make.hosts)
@@ -156,4 +159,5 @@ def make_internet(seed: int) -> Internet:
         providers=np.array(providers),
         resolvers=np.array(resolvers),
         controllers=np.array(controllers),
+        web_servers=np.array(web_servers),
     )

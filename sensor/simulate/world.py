@@ -374,7 +374,7 @@ class _SiteMaker:
             life.hello(times[times < host.end_s])
         background = life.arrivals(world.background_per_day * float(np.exp(rng.normal(0, 0.5))))
         at = np.maximum(background - 0.05, host.start_s)
-        servers = rng.integers(0, self.internet.n_servers, len(at))
+        servers = rng.choice(self.internet.web_servers, len(at))
         told = servers + (self.internet.n_servers if host.endpoint6 >= 0 else 0)
         life.ask(at, life.name(b"www.site%d.example" % rng.integers(0, 5000)), aux=told)
         KINDS[kind](life)
