@@ -38,7 +38,7 @@ def _port(life: Life) -> int:
 
 
 def _hand_over(life: Life, t: Times, *, port: int, tls: float, body: float, goes_wrong: float = 0.01) -> None:
-    """Hand mail to the relay at times ``t``: with TLS and a login, or in clear."""
+    """Hand mail to the relay at times ``t``: with TLS, with the chance ``tls``, and a login; or in clear."""
     n = len(t)
     life.usual_per_day = n * DAY_S / max(life.finish_s - life.begin_s, HOUR_S)
     fates = life.dialogues(
@@ -46,7 +46,7 @@ def _hand_over(life: Life, t: Times, *, port: int, tls: float, body: float, goes
         unanswered=goes_wrong / 3,
         deferred=goes_wrong / 3,
         refused=goes_wrong / 3,
-        tls=tls,
+        tls=float(life.chance(tls)),
         login=port != 25,
     )
     life.send(t, life.relay, port=port, body=life.sizes(n, body), **fates)
@@ -234,9 +234,11 @@ def _take_in(life: Life, t: Times) -> None:
     domains = life.pick_domains(n, np.arange(len(life.internet.domain_word)), life.internet.domain_weight)
     servers = life.internet.exchange_of(domains, (t // CACHE_S).astype(np.int64))
     bad = life.rng.random(n) < life.draw("refused_in", share(0.05, 0.5, "M"))
-    life.receive(
-        t, servers, outcome=np.where(bad, Outcome.BANNED, Outcome.ACCEPTED), body=life.sizes(n, 20_000)
+    in_tls = life.rng.random(n) < life.draw(
+        "tls_in", share(0.2, 0.95, "M: most mail between servers is encrypted")
     )
+    taken = np.where(in_tls, Outcome.TLS_MESSAGE, Outcome.ACCEPTED)
+    life.receive(t, servers, outcome=np.where(bad, Outcome.BANNED, taken), body=life.sizes(n, 20_000))
     if life.chance(0.5):
         word = life.name(b"%d.2.0.192.zen.spamhaus.org" % life.rng.integers(1, 255))
         life.ask(np.maximum(t - 0.05, 0.0), word, What.LOOKUP_LISTED)
