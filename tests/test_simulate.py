@@ -27,8 +27,9 @@ from sensor.simulate.families import FAMILIES
 from sensor.simulate.life import DAY_S
 from sensor.simulate.render import frame_batch, render, write_pcap
 from sensor.simulate.sessions import Outcome, Shape, View, What, pack_shapes, unpack_shape
+from sensor.simulate.site import Site, make_site, make_sites
 from sensor.simulate.store import open_world, write_world
-from sensor.simulate.world import WORLDS, Plan, Site, World, make_site, make_sites
+from sensor.simulate.world import WORLDS, Plan, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

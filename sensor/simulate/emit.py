@@ -6,6 +6,9 @@ or a time is so much plus so much for each byte of content, each letter of a nam
 trip. The slopes are measured: the session is decoded once more for each parameter, a little larger. So
 whatever the decoder learns to say, events here say it too, and a new column needs no line in this module.
 
+What depends on more than that, as a column for the options of a device's SYN would, has to become part of the
+shape; the test that compares with packets says so.
+
 Two things are not measured. A connection that nothing ends is reported when its time-out is noticed, which the
 sweep of the flow table does within some seconds (SWEEP_LAG_NS, on average). And in the flow table of a
 template no other flow makes room.

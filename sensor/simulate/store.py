@@ -27,12 +27,14 @@ from sensor.notation import eve_time, visible
 from sensor.outputs import OutputFile
 from sensor.simulate.render import render, write_pcap
 from sensor.simulate.sessions import ENDPOINT_DTYPE, SESSION_DTYPE, Scene, View
-from sensor.simulate.world import Plan, Resident, Site, make_site
+from sensor.simulate.site import Resident, Site, make_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+
+    from sensor.simulate.world import Plan
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
