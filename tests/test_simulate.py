@@ -19,7 +19,7 @@ from sensor.devices.features import FEATURES, N_FEATURES, Feature, compute_featu
 from sensor.devices.table import KEY_FREE
 from sensor.devices.view import key_text
 from sensor.errors import ConfigError, DataError
-from sensor.events.types import EVENT_DTYPE, EventKind, Fate
+from sensor.events.types import EVENT_DTYPE, EventFlag, EventKind, Fate
 from sensor.pipeline import Pipeline
 from sensor.simulate.benign import KINDS, MIXES
 from sensor.simulate.emit import Templates, emit
@@ -108,17 +108,17 @@ def features_of(pipeline: Pipeline, now_ns: int) -> dict[str, NDArray[np.float64
 
 
 def content_of(events: NDArray[Any], said: list[bytes]) -> Counter[tuple[Any, ...]]:
-    """Events without their numbers in a run: whatever a time-out ends without its time."""
+    """Events without their numbers in a run, and those that a time-out brings without their time."""
     names = [n for n in EVENT_DTYPE.names or () if n not in ("flow_id", "text_start", "text_len")]
     counted: Counter[tuple[Any, ...]] = Counter()
     for event, text in zip(events[names], said, strict=True):
         values = dict(zip(names, event.item(), strict=True))
-        is_timeout = values["kind"] in (EventKind.CONN_CLOSE, EventKind.SMTP_MESSAGE) and (
-            values["code"] == Fate.UNANSWERED
-            or values["flags"] & 6
-            or values["code"] == 0
-            or values["flags"] & 128
+        # Held back behind a lost packet, or open until nothing came any more.
+        is_timeout = values["flags"] & (EventFlag.GAP | EventFlag.NO_RESP | EventFlag.NO_ORIG) or (
+            values["kind"] == EventKind.CONN_CLOSE and values["code"] == Fate.UNANSWERED
         )
+        if values["kind"] == EventKind.SMTP_MESSAGE and values["code"] == 0:
+            is_timeout = True
         if is_timeout:
             values["ts_ns"] = -1
         counted[(*values.values(), text)] += 1
