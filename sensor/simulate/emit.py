@@ -84,14 +84,15 @@ class Templates:
         return np.array([self._known[n] for n in unique.tolist()], dtype=np.int64)[inverse], self._stacked
 
     def _measure(self, number: int) -> _Template:
-        base = self._decode(number, None)
-        slopes = np.zeros((len(base.rows), len(_LINEAR), len(_PARAMS)), dtype=np.int64)
+        rows, said = self._decode(number, None)
+        base = _describe(rows, said, unpack_shape(number))
+        slopes = np.zeros((len(rows), len(_LINEAR), len(_PARAMS)), dtype=np.int64)
         for p, param in enumerate(_PARAMS):
-            probe = self._decode(number, param)
-            if len(probe.rows) != len(base.rows):
+            probe, _ = self._decode(number, param)
+            if len(probe) != len(rows):
                 raise AssertionError(f"{unpack_shape(number)}: {param} changes which events there are")
             for c, column in enumerate(_LINEAR):
-                change = probe.rows[column] - base.rows[column]
+                change = probe[column] - rows[column]
                 if (change % _DELTA).any():
                     raise AssertionError(f"{unpack_shape(number)}: {column} is not linear in {param}")
                 slopes[:, c, p] = change // _DELTA
@@ -99,13 +100,13 @@ class Templates:
             [_BASE_HALF_RTT_NS, _base_body(number), *map(len, _words_of(unpack_shape(number)).values())],
             dtype=np.int64,
         )
-        constant = np.stack([base.rows[column] for column in _LINEAR], axis=1) - slopes @ at_base
+        constant = np.stack([rows[column] for column in _LINEAR], axis=1) - slopes @ at_base
         if slopes[:, 0, 1:].any():
             raise AssertionError(f"{unpack_shape(number)}: times depend on sizes")
         return _Template(*base, constant, slopes, (slopes[:, 1:] != 0).any(axis=(1, 2)))
 
-    def _decode(self, number: int, longer: str | None) -> _Decoded:
-        """Decode a session of a shape; ``longer``: the parameter that is _DELTA more."""
+    def _decode(self, number: int, longer: str | None) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """Decode a session of a shape into events and their text; ``longer``: the parameter that is _DELTA more."""
         shape = unpack_shape(number)
         words = _words_of(shape)
         if longer in words:
@@ -119,9 +120,7 @@ class Templates:
         session["orig_port"] = _ORIG_PORT
         session["resp_port"] = _RESP_PORT if shape.what == What.MAIL else _DNS_PORT
         scene = make_scene(_probe_ends(is_v6=bool(shape.is_v6)), list(words.values()), -1)
-        frames = frame_batch(render_session(session, scene))
-        rows, text = self._track(frames)
-        return _describe(rows, text, scene, list(words.values()))
+        return self._track(frame_batch(render_session(session, scene)))
 
     def _track(self, batch: Any) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """Run the decoder over the frames of one session, and let time pass."""
@@ -201,13 +200,13 @@ def _probe_ends(*, is_v6: bool) -> NDArray[Any]:
     return ends
 
 
-def _describe(rows: NDArray[Any], text: NDArray[np.uint8], scene: Scene, words: list[bytes]) -> _Decoded:
+def _describe(rows: NDArray[Any], text: NDArray[np.uint8], shape: Shape) -> _Decoded:
     """Find out where the columns of decoded events come from."""
-    n = len(rows)
+    n, words, probe_ends = len(rows), list(_words_of(shape).values()), _probe_ends(is_v6=bool(shape.is_v6))
     ends, macs = np.zeros((n, 3), dtype=np.int64), np.zeros((n, 2), dtype=np.int64)
     ports, texts = np.zeros((n, 2), dtype=np.int64), np.zeros(n, dtype=np.int64)
     for number in range(3):
-        end = scene.endpoints[number]
+        end = probe_ends[number]
         for k, column in enumerate(_ENDS):
             ends[(rows[f"{column}_hi"] == end["hi"]) & (rows[f"{column}_lo"] == end["lo"]), k] = number + 1
         for k, column in enumerate(("orig_mac", "resp_mac")):
