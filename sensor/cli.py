@@ -574,8 +574,8 @@ def _no_such_packet(capture: str, number: int) -> NoReturn:
     "world_name",
     type=click.Choice(["tame", "realistic", "hostile"]),
     default="realistic",
-    show_default=True,
-    help="How widely devices differ, how much goes wrong for harmless ones, and how well attackers hide.",
+    help="How widely devices differ, how much goes wrong for harmless ones, and how well attackers hide.  "
+    "[default: realistic]",
 )
 @click.option(
     "--devices",
@@ -583,8 +583,7 @@ def _no_such_packet(capture: str, number: int) -> NoReturn:
     type=click.IntRange(1, 1_000_000),
     metavar="N",
     default=1000,
-    show_default=True,
-    help="Devices, over as many sites as they fill.",
+    help="Devices, over as many sites as they fill.  [default: 1000]",
 )
 @click.option(
     "--days",
@@ -597,27 +596,27 @@ def _no_such_packet(capture: str, number: int) -> NoReturn:
     type=click.IntRange(0, 2**31 - 1),
     metavar="S",
     default=1,
-    show_default=True,
-    help="The same seed gives the same files, bit for bit.",
+    help="The same seed gives the same files, bit for bit.  [default: 1]",
 )
-@click.option("--out", metavar="DIR", help="A new or empty directory to write to.  [required]")
+@click.option(
+    "--out", metavar="DIR", help="A new or empty directory to write to.  [default: none; it must be given]"
+)
 @click.option(
     "--cold",
     is_flag=True,
-    help="Short captures without a past, of 10 minutes to 6 hours, instead of whole days.",
+    help="Short captures without a past, of 10 minutes to 6 hours.  [default: whole days]",
 )
 @click.option(
     "--pcap",
     is_flag=True,
-    help="Render packets, too: of cold captures, or of the beginning of every 8th site.",
+    help="Render packets, too: of cold captures, or of the beginning of every 8th site.  [default: sessions only]",
 )
 @click.option(
     "--jobs",
     type=click.IntRange(1, 256),
     metavar="N",
     default=1,
-    show_default=True,
-    help="Processes to work with; the files do not depend on it.",
+    help="Processes to work with; the files do not depend on it.  [default: 1]",
 )
 def simulate(
     *,
