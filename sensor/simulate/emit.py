@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sensor.config import Timeouts
+from sensor.decode.layers import N_LAYERS
 from sensor.decode.packets import PACKET_DTYPE, decode_batch, port_classes
 from sensor.decode.status import N_FRAME_STATUSES
 from sensor.events.flows import SWEEP_SLICES, end_run, has_open_flows, track_packets
@@ -129,7 +130,10 @@ class Templates:
         statuses = np.zeros(N_FRAME_STATUSES, dtype=np.int64)
         out = self._out
         out.used[:] = 0
-        n, _ = decode_batch(batch.data, batch.frames, 0, self._port_class, packets, statuses, tables.weirds)
+        peeled = np.zeros(N_LAYERS, dtype=np.int64)
+        n, _ = decode_batch(
+            batch.data, batch.frames, 0, self._port_class, packets, statuses, peeled, tables.weirds
+        )
         track_packets(batch.data, packets, 0, n, self._port_class, tables, out)
         n_before = int(out.used[ROWS])
         attempts = bool((tables.flows["state"] == FlowState.ATTEMPT).any())
