@@ -12,6 +12,8 @@ from ipaddress import IPv6Address, ip_network
 from itertools import pairwise
 from typing import Any
 
+from sensor.decode.status import FrameStatus
+from sensor.decode.watch import WATCH_NS
 from sensor.devices.features import Feature
 from sensor.events.types import EventFlag, EventKind, Fate, QType, Verb
 
@@ -53,6 +55,15 @@ class Connection:
 
 
 @dataclass
+class Peer:
+    """What a device exchanges with an outside address beside mail, since it is remembered."""
+
+    first_slot: int
+    last: int
+    bytes: dict[int, list[int]] = field(default_factory=dict)  # slot -> bytes received, sent
+
+
+@dataclass
 class ReferenceDevice:
     """One device's whole history."""
 
@@ -66,6 +77,10 @@ class ReferenceDevice:
     retried: int = 0
     not_retried: int = 0
     names: set[bytes] = field(default_factory=set)
+    mail_bytes: dict[int, list[int]] = field(default_factory=dict)  # slot -> bytes sent, received
+    peers: dict[Any, Peer] = field(default_factory=dict)
+    called: int = -(1 << 62)
+    syns: dict[str, list[int]] = field(default_factory=lambda: {"mail": [], "other": []})
 
     def take(self, event: Any, text: bytes) -> None:
         """Take one row of EVENT_DTYPE and its text."""
@@ -80,10 +95,17 @@ class ReferenceDevice:
             self._note(ts, "mx", code == QType.MX)
         elif kind is EventKind.DNS_ANSWER:
             self.told[address_of(event, "aux")] = (ts + (int(event["ttl_s"]) + 3600) * S, text.decode())
+        elif kind is EventKind.PEER_CALL or (kind is EventKind.TRANSFER and code == FrameStatus.PEER):
+            self._meet(ts, event, kind, orig, resp)
         elif is_home(resp):
             self._serve(ts, kind, code, "inbound local" if is_home(orig) else "inbound")
         elif kind is EventKind.CONN_OPEN:
             self._connect(ts, resp, int(event["resp_port"]))
+            self._note_syn("mail", event)
+        elif kind is EventKind.TRANSFER and self.connections:
+            counted = self.mail_bytes.setdefault(int(event["aux_lo"]), [0, 0])
+            counted[0] += int(event["orig_bytes"])
+            counted[1] += int(event["resp_bytes"])
         elif kind is EventKind.CONN_CLOSE:
             self._close(ts, event)
         elif kind is EventKind.SMTP_REPLY:
@@ -102,8 +124,59 @@ class ReferenceDevice:
         self._note(ts, what, kind is EventKind.CONN_OPEN)
         self._note(ts, "served", kind is EventKind.SMTP_MESSAGE and 200 <= code < 300)
 
+    def _note_syn(self, of: str, event: Any) -> None:
+        if event["aux_lo"] and event["aux_lo"] not in self.syns[of]:
+            self.syns[of].append(int(event["aux_lo"]))
+
+    def _meet(self, ts: int, event: Any, kind: EventKind, orig: Any, resp: Any) -> None:
+        """Something else than mail, once the device has mailed; not within the site."""
+        if not self.connections or is_home(orig) == is_home(resp):
+            return
+        if kind is EventKind.PEER_CALL and is_home(orig):
+            self._note_syn("other", event)
+        elif kind is EventKind.PEER_CALL:
+            self.called = ts
+        else:
+            sent, received = int(event["orig_bytes"]), int(event["resp_bytes"])
+            other = resp
+            if is_home(resp):
+                sent, received, other = received, sent, orig
+            peer = self.peers.setdefault(other, Peer(int(event["aux_lo"]), ts))
+            peer.last = ts
+            counted = peer.bytes.setdefault(int(event["aux_lo"]), [0, 0])
+            counted[0] += received
+            counted[1] += sent
+
+    def _relay_symmetry(self, now: int) -> float:
+        """Per peer and direction: what agrees with the mail in its slots, over what either side carried."""
+        found = []
+        for peer in self.peers.values():
+            if now - peer.last > DAY:
+                continue
+            shares = []
+            for way in (0, 1):
+                pairs = [
+                    (mail[way], peer.bytes.get(slot, [0, 0])[way])
+                    for slot, mail in self.mail_bytes.items()
+                    if slot >= peer.first_slot and any(mail)
+                ]
+                shares.append(sum(map(min, pairs)) / (sum(map(max, pairs)) + 500))
+            found.append(min(shares))
+        return max(found, default=NAN)
+
+    def _foreign_syn(self) -> float:
+        """Whether a fingerprint of mail is none of the others', of those of the same version of IP (the last bit)."""
+        if len(self.syns["other"]) >= 4:
+            return NAN
+        versions = {fingerprint & 1 for fingerprint in self.syns["other"]}
+        told = [f not in self.syns["other"] for f in self.syns["mail"][:4] if f & 1 in versions]
+        return float(any(told)) if told else NAN
+
     def _connect(self, ts: int, resp: Any, port: int) -> None:
         self._note(ts, "smtp25" if port == 25 else "submission")
+        if self.connections and ts - self.connections[-1].ts < WATCH_NS:
+            self._note(ts, "callable")
+            self._note(ts, "called", ts - self.called <= 2 * S)
         is_known = self._is_known(ts, resp)
         if any(what == "dns" for _, what in self.things):
             self._note(ts, "resolvable")
@@ -235,6 +308,9 @@ class ReferenceDevice:
             Feature.REJECT_VERSUS_USUAL: refused - usual_reject,
             Feature.KNOWN_SERVER: 0,
             Feature.MESSAGES_24H: if_read(day("message") + day("inferred")),
+            Feature.RELAY_SYMMETRY: self._relay_symmetry(now),
+            Feature.CALLED_SHARE: share(day("called"), day("callable"), 2),
+            Feature.FOREIGN_SYN: self._foreign_syn(),
         }
 
     def _usual(self, now: int) -> tuple[float, float]:

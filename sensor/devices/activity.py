@@ -22,10 +22,13 @@ from sensor.decode.smtp import (
     VERB_NONE,
     VERB_RCPT,
 )
+from sensor.decode.status import FrameStatus
+from sensor.decode.watch import WATCH_NS
 from sensor.decode.wire import copy_bytes
 from sensor.devices.exceptions import is_excepted
 from sensor.devices.identity import find_home_device, forget_device, is_in_networks, is_unicast, note_router
 from sensor.devices.operators import operator_of_address
+from sensor.devices.relay import on_mail_transfer, on_peer_transfer
 from sensor.devices.resolution import find_answer, remember_answer
 from sensor.devices.table import (
     DAY_NS,
@@ -33,6 +36,7 @@ from sensor.devices.table import (
     MAX_NAME_BYTES,
     N_COUNTS,
     N_DESTINATIONS,
+    N_FINGERPRINTS,
     N_FLOW_EXAMPLES,
     N_HELO,
     N_OPERATORS,
@@ -72,6 +76,8 @@ DUE_NOTHING, DUE_VERDICTS, DUE_WAKE = range(3)
 URGENT_BURST = 3.0
 #: A greylisting server is tried again within the hour by any real mail server (Postfix: after five minutes).
 RETRY_NS = 3600 * SECOND_NS
+#: A proxy connects as soon as it is told to.
+CALL_NS = 2 * SECOND_NS
 #: Weight of a finished day in what is usual.
 USUAL_WEIGHT = 0.2
 
@@ -93,6 +99,9 @@ _COMMAND, _REPLY, _MESSAGE = (
 )
 _QUERY, _ANSWER, _RESPONSE = int(EventKind.DNS_QUERY), int(EventKind.DNS_ANSWER), int(EventKind.DNS_RESPONSE)
 _ARP, _DHCP = int(EventKind.ARP), int(EventKind.DHCP)
+_TRANSFER, _PEER_CALL = int(EventKind.TRANSFER), int(EventKind.PEER_CALL)
+_OF_MAIL = int(FrameStatus.MAIL)
+_OTHER_SYNS, _MAIL_SYNS = range(2)
 _FLAG_TLS, _FLAG_GAP = int(EventFlag.TLS), int(EventFlag.GAP)
 _FLAG_NO_RESP, _FLAG_NO_ORIG = int(EventFlag.NO_RESP), int(EventFlag.NO_ORIG)
 _FLAG_BLOCKLISTED, _FLAG_DNSBL = int(EventFlag.BLOCKLISTED), int(EventFlag.DNSBL)
@@ -110,6 +119,7 @@ _BLOCKLISTED, _AUTH_OK, _AUTH_FAILED = int(Count.BLOCKLISTED), int(Count.AUTH_OK
 _RESOLVABLE, _UNRESOLVED = int(Count.RESOLVABLE), int(Count.UNRESOLVED)
 _DNS, _DNS_OUTSIDE, _MX, _DNSBL = int(Count.DNS), int(Count.DNS_OUTSIDE), int(Count.MX), int(Count.DNSBL)
 _TLS_EMPTY, _INFERRED, _ANSWERED = int(Count.TLS_EMPTY), int(Count.INFERRED), int(Count.ANSWERED)
+_CALLABLE, _CALLED = int(Count.CALLABLE), int(Count.CALLED)
 _R_SMTP25, _R_SUBMISSION = int(Recent.SMTP25), int(Recent.SUBMISSION)
 _R_MX, _R_UNANSWERED = int(Recent.MX), int(Recent.UNANSWERED)
 _VERB_AUTH = 14
@@ -338,6 +348,19 @@ def note_example(t: DeviceTables, row: int, event: Any, answer: int) -> None:
         )
 
 
+@inner
+def note_fingerprint(t: DeviceTables, row: int, of: int, fingerprint: int) -> None:
+    """Note the TCP fingerprint of a SYN that a device sent, 0 if none was seen; the first N_FINGERPRINTS are kept."""
+    if fingerprint == 0:
+        return
+    for i in range(N_FINGERPRINTS):
+        if t.fingerprints[row, of, i] == fingerprint:
+            return
+        if t.fingerprints[row, of, i] == 0:
+            t.fingerprints[row, of, i] = fingerprint
+            return
+
+
 @spliced
 def on_outbound(t: DeviceTables, row: int, event: Any, ts_ns: int) -> int:
     """Take a mail connection that a device opened to a server outside; return how much evidence it is."""
@@ -347,6 +370,11 @@ def on_outbound(t: DeviceTables, row: int, event: Any, ts_ns: int) -> int:
     count_recent(t, row, _R_SMTP25 if is_25 else _R_SUBMISSION)
     if device["mail_first_ns"] < 0:
         device["mail_first_ns"] = ts_ns
+    elif ts_ns - device["mail_last_ns"] < WATCH_NS:
+        count(t, row, _CALLABLE, 1)
+        if device["called_ns"] >= 0 and ts_ns - device["called_ns"] <= CALL_NS:
+            count(t, row, _CALLED, 1)
+    note_fingerprint(t, row, _MAIL_SYNS, event["aux_lo"])
     device["mail_last_ns"] = ts_ns
     device["active_days"] = device["active_days"] | 1
     device["connections"] = device["connections"] + 1
@@ -524,6 +552,9 @@ def on_mail_event(t: DeviceTables, row: int, event: Any, text: NDArray[np.uint8]
         evidence = on_close(t, row, event)
     elif kind == _REPLY:
         evidence = on_reply(t, row, event, ts_ns)
+    elif kind == _TRANSFER:
+        if t.devices[row]["mail_first_ns"] >= 0:
+            on_mail_transfer(t, row, event["aux_lo"], event["orig_bytes"], event["resp_bytes"])
     elif kind == _COMMAND:
         if event["code"] in (VERB_HELO, VERB_EHLO, VERB_LHLO):
             on_greeting(t, row, event, text)
@@ -579,6 +610,23 @@ def on_dns_event(
 
 
 @spliced
+def on_peer_event(t: DeviceTables, row: int, event: Any, is_orig: bool, ts_ns: int) -> None:
+    """Take what a device that has mailed exchanges with an outside peer beside mail; ``is_orig``: it spoke first."""
+    if t.devices[row]["mail_first_ns"] < 0:
+        return
+    hi = event["resp_hi"] if is_orig else event["orig_hi"]
+    lo = event["resp_lo"] if is_orig else event["orig_lo"]
+    if event["kind"] == _TRANSFER:
+        sent = event["orig_bytes"] if is_orig else event["resp_bytes"]
+        received = event["resp_bytes"] if is_orig else event["orig_bytes"]
+        on_peer_transfer(t, row, event["aux_lo"], hi, lo, sent, received, ts_ns)
+    elif not is_orig:
+        t.devices[row]["called_ns"] = ts_ns
+    else:
+        note_fingerprint(t, row, _OTHER_SYNS, event["aux_lo"])
+
+
+@spliced
 def on_lan_event(t: DeviceTables, row: int, event: Any, text: NDArray[np.uint8]) -> None:
     """Take the name that a device gives itself in DHCP; its address has been noted already."""
     if event["text_len"] > 0:
@@ -627,6 +675,10 @@ def observe_event(t: DeviceTables, event: Any, text: NDArray[np.uint8], ts_ns: i
             row = i64(found)
         else:
             server = i64(found)
+    if kind == _PEER_CALL or (kind == _TRANSFER and event["code"] != _OF_MAIL):
+        if (row >= 0) != (server >= 0):
+            on_peer_event(t, max(row, server), event, row >= 0, ts_ns)
+        return False
     is_dns = kind in (_QUERY, _ANSWER, _RESPONSE)
     if server >= 0 and not is_dns:
         on_inbound(t, server, event, orig_home)

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sensor.devices.activity import BURST_S, HeloKind, advance_slots
+from sensor.devices.relay import relay_symmetry
 from sensor.devices.table import (
     DAY_NS,
     HLL_REGISTERS,
     N_COUNTS,
     N_DESTINATIONS,
+    N_FINGERPRINTS,
     N_HELO,
     N_OPERATORS,
     N_RECENT,
@@ -42,6 +44,7 @@ class Needs(IntEnum):
     CLEARTEXT = 1
     DNS = 2
     PAST = 3
+    PEERS = 4
 
 
 class FeatureInfo(NamedTuple):
@@ -91,6 +94,9 @@ class Feature(IntEnum):
     REJECT_VERSUS_USUAL = 31
     KNOWN_SERVER = 32
     MESSAGES_24H = 33
+    RELAY_SYMMETRY = 34
+    CALLED_SHARE = 35
+    FOREIGN_SYN = 36
 
 
 N_FEATURES = len(Feature)
@@ -166,6 +172,23 @@ FEATURES: tuple[FeatureInfo, ...] = (
     FeatureInfo("reject_vs_usual", "share", Needs.PAST, +1, "refusals above the usual share"),
     FeatureInfo("known_server", "yes/no", Needs.FLOWS, 0, "configured as a mail server"),
     FeatureInfo("messages_24h", "messages/day", Needs.CLEARTEXT, +1, "messages attempted"),
+    FeatureInfo(
+        "relay_symmetry",
+        "share",
+        Needs.PEERS,
+        +1,
+        "how closely its mail follows, both ways, the bytes of one other peer",
+    ),
+    FeatureInfo(
+        "called_share_24h",
+        "share",
+        Needs.PEERS,
+        +1,
+        "mail connections within 2 s of somebody outside speaking to it, unasked",
+    ),
+    FeatureInfo(
+        "synfp_vs_device", "yes/no", Needs.PEERS, +1, "its mail comes from another TCP stack than the rest"
+    ),
 )
 
 #: Whole days with mail that make a past to compare with.
@@ -193,6 +216,7 @@ _REJECTED_5XX, _BLOCKLISTED, _AUTH_FAILED = int(_C.REJECTED_5XX), int(_C.BLOCKLI
 _RESOLVABLE, _UNRESOLVED, _DNS = int(_C.RESOLVABLE), int(_C.UNRESOLVED), int(_C.DNS)
 _DNS_OUTSIDE, _MX, _DNSBL, _TLS_EMPTY = int(_C.DNS_OUTSIDE), int(_C.MX), int(_C.DNSBL), int(_C.TLS_EMPTY)
 _INFERRED, _ANSWERED = int(_C.INFERRED), int(_C.ANSWERED)
+_CALLABLE, _CALLED = int(_C.CALLABLE), int(_C.CALLED)
 _R_SMTP25, _R_SUBMISSION, _R_MX = int(Recent.SMTP25), int(Recent.SUBMISSION), int(Recent.MX)
 
 _MINUTE_NS = 60 * SECOND_NS
@@ -214,6 +238,32 @@ def estimate_destinations(t: DeviceTables, row: int) -> float:
     if estimate <= 2.5 * HLL_REGISTERS and zeros > 0:
         estimate = HLL_REGISTERS * np.log(HLL_REGISTERS / zeros)
     return estimate
+
+
+@inner
+def has_foreign_syn(fingerprints: NDArray[np.int32]) -> float:
+    """Return 1 if mail was opened with a fingerprint that the device shows nowhere else, 0 if not, NaN if unknown.
+
+    ``fingerprints``: i4[2, N_FINGERPRINTS], of other SYNs and of mail. Those of IPv4 and of IPv6 (the last bit)
+    differ by nature. Of a device that shows as many as are kept nothing can be told.
+    """
+    result = np.nan
+    if fingerprints[0, N_FINGERPRINTS - 1] != 0:
+        return result
+    for i in range(N_FINGERPRINTS):
+        of_mail = i64(fingerprints[1, i])
+        is_comparable = False
+        is_known = False
+        for k in range(N_FINGERPRINTS):
+            other = i64(fingerprints[0, k])
+            if of_mail != 0 and other != 0 and (other ^ of_mail) & 1 == 0:
+                is_comparable = True
+                is_known = is_known or other == of_mail
+        if is_comparable and not is_known:
+            return 1.0
+        if is_comparable:
+            result = 0.0
+    return result
 
 
 @inner
@@ -338,3 +388,6 @@ def fill_features(t: DeviceTables, row: int, now_ns: int, f: NDArray[np.float64]
     )
     f[Feature.KNOWN_SERVER] = device["is_known_server"]
     f[Feature.MESSAGES_24H] = day[_MESSAGES] + day[_INFERRED] if has_text else np.nan
+    f[Feature.RELAY_SYMMETRY] = relay_symmetry(t, row, now_ns)
+    f[Feature.CALLED_SHARE] = share(day[_CALLED], day[_CALLABLE], 2.0)
+    f[Feature.FOREIGN_SYN] = has_foreign_syn(t.fingerprints[row])

@@ -144,6 +144,10 @@ def reset_device(t: DeviceTables, row: int, ts_ns: int) -> None:
         t.registers[row] = 0
         t.helo[row] = 0
         t.retry_counts[row] = 0
+        t.relay[row] = 0
+        t.fingerprints[row] = 0
+        for i in range(t.peers.shape[1]):
+            t.peers[row, i]["last_ns"] = 0
         for i in range(t.destinations.shape[1]):
             t.destinations[row, i]["last_ns"] = 0
         for i in range(t.operators.shape[1]):
@@ -176,6 +180,8 @@ def reset_device(t: DeviceTables, row: int, ts_ns: int) -> None:
     device["day_connections"] = 0
     device["day_replies"] = 0
     device["day_rejected"] = 0
+    device["called_ns"] = -1
+    device["relay_slot"] = 0
     device["has_mail"] = 0
     device["is_known_server"] = 0
     device["is_accused"] = 0

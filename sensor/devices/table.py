@@ -38,6 +38,13 @@ N_HELO = 4
 N_RETRIES = 16
 MAX_NAME_BYTES = 64
 
+#: Outside ends of a device's other traffic that are compared with its mail.
+N_PEERS = 8
+#: Columns of ``relay``: bytes of mail to servers and from them; then for each peer, from it and to it.
+MAIL_OUT, MAIL_IN, PEER_IN, PEER_OUT = range(4)
+#: TCP fingerprints of a device's SYNs that are told apart.
+N_FINGERPRINTS = 4
+
 KEY_FREE, KEY_MAC, KEY_ADDRESS = 0, 1, 2
 
 
@@ -79,6 +86,8 @@ class Count(IntEnum):
     TLS_EMPTY = 30  # encrypted connections too small for a message
     INFERRED = 31  # messages inferred from the size of an encrypted connection
     ANSWERED = 32  # replies of any kind
+    CALLABLE = 33  # outbound connections at which the device's other traffic was watched
+    CALLED = 34  # ... and somebody outside had spoken to it just before
 
 
 N_COUNTS = len(Count)
@@ -120,6 +129,8 @@ DEVICE_DTYPE = np.dtype(
         ("day_connections", np.int64),
         ("day_replies", np.int64),
         ("day_rejected", np.int64),
+        ("called_ns", np.int64),  # when somebody outside spoke to it last, unasked; -1 never
+        ("relay_slot", np.int64),  # the absolute number of the slot that ``relay`` is of
         ("key_kind", np.int32),
         ("key_vlan", np.int32),  # part of an address key, -1 for a MAC
         ("vlan", np.int32),  # the tag seen last, -1 none
@@ -170,6 +181,18 @@ FLOW_EXAMPLE_DTYPE = np.dtype(
         ("resp_port", np.int32),
         ("fate", np.int32),
         ("name_len", np.int32),
+    ]
+)
+#: Byte counts over the slots with mail: what agrees, and what either side carried; of mail sent, and of replies.
+PEER_DTYPE = np.dtype(
+    [
+        ("hi", np.int64),
+        ("lo", np.int64),
+        ("last_ns", np.int64),  # 0: free
+        ("same_out", np.int64),
+        ("all_out", np.int64),
+        ("same_in", np.int64),
+        ("all_in", np.int64),
     ]
 )
 RETRY_DTYPE = np.dtype([("hi", np.int64), ("lo", np.int64), ("since_ns", np.int64)])
@@ -232,6 +255,9 @@ class DeviceTables(NamedTuple):
     helo: NDArray[np.int64]  # i8[n, N_HELO]: hashes of EHLO names, 0 free
     retries: NDArray[Any]  # RETRY_DTYPE[n, N_RETRIES]
     retry_counts: NDArray[np.int64]  # i8[n, 2]: deferred mail that was tried again; that was not
+    peers: NDArray[Any]  # PEER_DTYPE[n, N_PEERS]
+    relay: NDArray[np.int32]  # i4[n, 2 + 2 * N_PEERS]: bytes in the latest slot, see MAIL_OUT
+    fingerprints: NDArray[np.int32]  # i4[n, 2, N_FINGERPRINTS]: of SYNs that are no mail; of mail; 0 free
     examples: NDArray[Any]  # FLOW_EXAMPLE_DTYPE[n, N_FLOW_EXAMPLES]
     example_names: NDArray[np.uint8]  # u8[n, N_FLOW_EXAMPLES, MAX_NAME_BYTES]
     answers: NDArray[Any]  # ANSWER_DTYPE[m]
@@ -293,6 +319,9 @@ def new_device_tables(n_devices: int, n_answers: int, site: Site) -> DeviceTable
         helo=np.zeros((n_devices, N_HELO), dtype=np.int64),
         retries=np.zeros((n_devices, N_RETRIES), dtype=RETRY_DTYPE),
         retry_counts=np.zeros((n_devices, 2), dtype=np.int64),
+        peers=np.zeros((n_devices, N_PEERS), dtype=PEER_DTYPE),
+        relay=np.zeros((n_devices, 2 + 2 * N_PEERS), dtype=np.int32),
+        fingerprints=np.zeros((n_devices, 2, N_FINGERPRINTS), dtype=np.int32),
         examples=np.zeros((n_devices, N_FLOW_EXAMPLES), dtype=FLOW_EXAMPLE_DTYPE),
         example_names=np.zeros((n_devices, N_FLOW_EXAMPLES, MAX_NAME_BYTES), dtype=np.uint8),
         answers=answers,

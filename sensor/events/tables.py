@@ -27,6 +27,8 @@ MAX_HELD_PER_SIDE = 32
 #: Commands that a client may pipeline ahead of the replies; beyond it, replies are no longer matched with
 #: commands.
 MAX_PENDING = 64
+#: Before all packet time, and yet a difference to it is no overflow.
+LONG_AGO_NS = -(1 << 62)
 NO_DEADLINE = np.iinfo(np.int64).max
 
 
@@ -121,6 +123,24 @@ SIDE_DTYPE = np.dtype(
 
 HELD_DTYPE = np.dtype([("seq", np.int64), ("length", np.int32), ("next", np.int32)])
 
+#: Two addresses and what passes between them in a slot (events/transfers.py).
+PAIR_DTYPE = np.dtype(
+    [
+        ("orig_hi", np.int64),
+        ("orig_lo", np.int64),
+        ("resp_hi", np.int64),
+        ("resp_lo", np.int64),
+        ("orig_mac", np.int64),
+        ("resp_mac", np.int64),
+        ("orig_bytes", np.int64),  # in the current slot
+        ("resp_bytes", np.int64),
+        ("spoke_ns", np.int64),  # when one of them sent bytes last, -1 free
+        ("vlan", np.int32),
+        ("service", np.int32),  # FrameStatus.MAIL or PEER
+    ]
+)
+N_PAIRS = 2048
+
 STATE_DTYPE = np.dtype(
     [
         ("now_ns", np.int64),  # packet time: the largest timestamp so far, -1 before the first packet
@@ -130,6 +150,9 @@ STATE_DTYPE = np.dtype(
         ("next_flow_id", np.int64),
         ("line_free", np.int64),  # how many line buffers are free
         ("held_free", np.int64),
+        ("slot", np.int64),  # the absolute number of the current slot of transfers
+        ("n_pairs", np.int64),  # pairs that carried bytes in it
+        ("peer_ns", np.int64),  # the last packet of somebody who mails that was no mail
         ("attempt_ns", np.int64),  # time-outs
         ("idle_ns", np.int64),
     ]
@@ -149,6 +172,8 @@ class EventTables(NamedTuple):
     held_bytes: NDArray[np.uint8]  # u8[m * MAX_HELD_BYTES]
     held_stack: NDArray[np.int32]  # i4[m]: free rows of held
     no_packet: NDArray[Any]  # PACKET_DTYPE[1]: stands for the packet where there is none
+    pairs: NDArray[Any]  # PAIR_DTYPE[N_PAIRS]
+    pairs_in_slot: NDArray[np.int32]  # i4[N_PAIRS]: rows of pairs with bytes, state["n_pairs"] of them
     state: NDArray[Any]  # STATE_DTYPE[1]
     totals: NDArray[np.int64]  # i8[N_TOTALS]
     weirds: NDArray[np.int64]  # i8[N_WEIRDS]
@@ -169,6 +194,10 @@ def new_event_tables(
     """Allocate the tables; ``n_flows`` must be a power of two, the time-outs are in seconds of packet time."""
     state = np.zeros(1, dtype=STATE_DTYPE)
     state["now_ns"] = -1
+    state["slot"] = -1
+    state["peer_ns"] = LONG_AGO_NS
+    pairs = np.zeros(N_PAIRS, dtype=PAIR_DTYPE)
+    pairs["spoke_ns"] = -1
     state["line_free"] = n_line_buffers
     state["held_free"] = n_held_segments
     state["attempt_ns"] = int(attempt_s * 1e9)
@@ -184,6 +213,8 @@ def new_event_tables(
         held_bytes=np.zeros(n_held_segments * MAX_HELD_BYTES, dtype=np.uint8),
         held_stack=np.arange(n_held_segments, dtype=np.int32)[::-1].copy(),
         no_packet=np.zeros(1, dtype=PACKET_DTYPE),
+        pairs=pairs,
+        pairs_in_slot=np.zeros(N_PAIRS, dtype=np.int32),
         state=state,
         totals=np.zeros(N_TOTALS, dtype=np.int64),
         weirds=np.zeros(N_WEIRDS, dtype=np.int64),
