@@ -77,6 +77,11 @@ class ReferenceDevice:
     retried: int = 0
     not_retried: int = 0
     names: set[bytes] = field(default_factory=set)
+    sizes: list[int] = field(default_factory=list)
+    dialects: set[int] = field(default_factory=set)
+    servers: dict[tuple[Any, int], int] = field(
+        default_factory=dict
+    )  # -> the thirty days in which it was met last
     mail_bytes: dict[int, list[int]] = field(default_factory=dict)  # slot -> bytes sent, received
     peers: dict[Any, Peer] = field(default_factory=dict)
     called: int = -(1 << 62)
@@ -116,6 +121,7 @@ class ReferenceDevice:
                 self.names.add(text)
         elif kind is EventKind.SMTP_MESSAGE:
             self._note(ts, "accepted", 200 <= code < 300)
+            self.sizes += [int(event["orig_bytes"])] * bool(event["orig_bytes"])
 
     def _note(self, ts: int, what: str, n: int = 1) -> None:
         self.things += [(ts, what)] * int(n)
@@ -174,9 +180,18 @@ class ReferenceDevice:
 
     def _connect(self, ts: int, resp: Any, port: int) -> None:
         self._note(ts, "smtp25" if port == 25 else "submission")
+        days = sorted({c.ts // DAY for c in self.connections} - {ts // DAY})
+        if len(days) >= 3:
+            hours = {c.ts % DAY // HOUR for c in self.connections if c.ts // DAY in days}
+            self._note(ts, "timed")
+            self._note(ts, "odd hour", ts % DAY // HOUR not in hours)
         if self.connections and ts - self.connections[-1].ts < WATCH_NS:
             self._note(ts, "callable")
             self._note(ts, "called", ts - self.called <= 2 * S)
+        era = ts // (30 * DAY)
+        is_new = era - self.servers.get((resp, port), -2) > 1
+        self._note(ts, "new 25" if port == 25 else "new submission", is_new)
+        self.servers[resp, port] = era
         is_known = self._is_known(ts, resp)
         if any(what == "dns" for _, what in self.things):
             self._note(ts, "resolvable")
@@ -202,9 +217,12 @@ class ReferenceDevice:
     def _close(self, ts: int, event: Any) -> None:
         fate, is_tls = Fate(int(event["code"])), bool(event["flags"] & EventFlag.TLS)
         self._note(ts, "closed")
+        self.dialects |= {int(event["aux_lo"])} - {0}
         self._note(ts, "no answer", fate in (Fate.UNANSWERED, Fate.REFUSED))
         self._note(ts, "tls", is_tls)
+        self._note(ts, "clear", not is_tls and bool(event["orig_bytes"] or event["resp_bytes"]))
         if is_tls and fate is Fate.TLS:
+            self.sizes += [int(event["orig_bytes"])] * bool(event["count"])
             self._note(ts, "inferred", int(event["count"]))
             self._note(ts, "tls empty", event["count"] == 0)
 
@@ -311,7 +329,25 @@ class ReferenceDevice:
             Feature.RELAY_SYMMETRY: self._relay_symmetry(now),
             Feature.CALLED_SHARE: share(day("called"), day("callable"), 2),
             Feature.FOREIGN_SYN: self._foreign_syn(),
+            Feature.SIZE_MEAN: mean(self.sizes[-16:]),
+            Feature.SIZE_SPREAD: deviation(self.sizes[-16:]) / mean(self.sizes[-16:]),
+            Feature.SAME_SIZE_SHARE: self._same_size_share(),
+            Feature.PAUSE_SPREAD: deviation(self._log_pauses()[-16:]),
+            Feature.ODD_HOUR_SHARE: share(day("odd hour"), day("timed"), 2),
+            Feature.TLS_SHARE: share(day("tls"), day("tls") + day("clear"), 2),
+            Feature.DIALECTS: if_read(min(len(self.dialects), 4)),
+            Feature.NEW_25_SHARE: share(day("new 25"), day("smtp25"), 2),
+            Feature.NEW_SUBMISSION_SHARE: share(day("new submission"), day("submission"), 2),
+            Feature.HELO_CLASSES: if_read(len({form_of(name) for name in self.names})),
         }
+
+    def _same_size_share(self) -> float:
+        last = [size // 32 for size in self.sizes[-16:]]
+        return (max(map(last.count, last)) - 1) / (len(last) - 1 + 2) if len(last) > 1 else NAN
+
+    def _log_pauses(self) -> list[float]:
+        pauses = [(b.ts - a.ts) // 1_000_000 for a, b in pairwise(self.connections)]
+        return [math.log(1 + min(pause, 2**31 - 1)) for pause in pauses]
 
     def _usual(self, now: int) -> tuple[float, float]:
         """What a day with mail is like: connections, share of refusals; NaN before the third one is over."""
@@ -333,3 +369,16 @@ def organisation(name: str) -> str:
     labels = name.split(".")
     is_category = len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in CATEGORIES
     return ".".join(labels[-3:] if is_category else labels[-2:])
+
+
+def form_of(name: bytes) -> str:
+    return "literal" if name.startswith(b"[") else "domain" if b"." in name else "bare"
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else NAN
+
+
+def deviation(values: list[float]) -> float:
+    """The standard deviation of a population, known from two on."""
+    return math.sqrt(mean([(value - mean(values)) ** 2 for value in values])) if len(values) > 1 else NAN

@@ -69,12 +69,13 @@ def add(log: EventLog, at_s: float, what: int, host: int, detail: int) -> None:
     elif what == 5:
         fate = Fate(detail % len(Fate))
         flags = int(EventFlag.TLS) if fate is Fate.TLS or detail > 20 else 0
-        log.close(at_s, resp=resp, fate=fate, flags=flags, count=detail % 3, resp_bytes=detail % 4)
+        sizes = {"resp_bytes": detail % 4, "orig_bytes": 1000 + 20 * detail, "aux_lo": detail % 6}
+        log.close(at_s, resp=resp, fate=fate, flags=flags, count=detail % 3, **sizes)
     elif what == 6:
         if detail % 2:
             log.mail(at_s, resp=resp)
         else:
-            log.message(at_s, (250, 550, 0)[detail % 3], resp=resp)
+            log.message(at_s, (250, 550, 0)[detail % 3], resp=resp, orig_bytes=17 * detail)
     elif what == 7:
         name = (b"cam.example.com", b"[192.168.1.23]", b"localhost", b"x.example", b"y.example", b"")[
             detail % 6
@@ -362,7 +363,7 @@ def test_of_nothing_there_is_no_share():
 
 NEEDS_TEXT = {
     *(Feature.BLOCKLISTED_24H, Feature.AUTH_FAILED_24H, Feature.AUTH_FAILED_OPERATORS),
-    *(Feature.HELO_NAMES, Feature.HELO_ODD, Feature.MESSAGES_24H),
+    *(Feature.HELO_NAMES, Feature.HELO_ODD, Feature.MESSAGES_24H, Feature.HELO_CLASSES, Feature.DIALECTS),
 }
 NEEDS_DNS = {
     *(Feature.UNRESOLVED_SHARE, Feature.MX_1H, Feature.MX_24H),

@@ -25,6 +25,7 @@ from sensor.decode.smtp import (
 from sensor.decode.status import FrameStatus
 from sensor.decode.watch import WATCH_NS
 from sensor.decode.wire import copy_bytes
+from sensor.devices.acquaintance import meet_server
 from sensor.devices.exceptions import is_excepted
 from sensor.devices.identity import find_home_device, forget_device, is_in_networks, is_unicast, note_router
 from sensor.devices.operators import operator_of_address
@@ -33,15 +34,19 @@ from sensor.devices.resolution import find_answer, remember_answer
 from sensor.devices.table import (
     DAY_NS,
     HLL_REGISTERS,
+    MAX_COUNT,
     MAX_NAME_BYTES,
     N_COUNTS,
     N_DESTINATIONS,
+    N_DIALECTS,
     N_FINGERPRINTS,
     N_FLOW_EXAMPLES,
     N_HELO,
     N_OPERATORS,
+    N_PAUSES,
     N_RECENT,
     N_RETRIES,
+    N_SIZES,
     NEVER_NS,
     RECENT_SLOT_NS,
     RECENT_SLOTS,
@@ -78,6 +83,11 @@ URGENT_BURST = 3.0
 RETRY_NS = 3600 * SECOND_NS
 #: A proxy connects as soon as it is told to.
 CALL_NS = 2 * SECOND_NS
+_HOUR_NS = 3600 * SECOND_NS
+_MS_NS = 1_000_000
+_MAX_INT32 = (1 << 31) - 1
+#: Whole days with mail that make a past to compare with.
+USUAL_DAYS = 3
 #: Weight of a finished day in what is usual.
 USUAL_WEIGHT = 0.2
 
@@ -120,6 +130,8 @@ _RESOLVABLE, _UNRESOLVED = int(Count.RESOLVABLE), int(Count.UNRESOLVED)
 _DNS, _DNS_OUTSIDE, _MX, _DNSBL = int(Count.DNS), int(Count.DNS_OUTSIDE), int(Count.MX), int(Count.DNSBL)
 _TLS_EMPTY, _INFERRED, _ANSWERED = int(Count.TLS_EMPTY), int(Count.INFERRED), int(Count.ANSWERED)
 _CALLABLE, _CALLED = int(Count.CALLABLE), int(Count.CALLED)
+_NEW_25, _NEW_SUBMISSION = int(Count.NEW_25), int(Count.NEW_SUBMISSION)
+_TIMED, _ODD_HOUR = int(Count.TIMED), int(Count.ODD_HOUR)
 _R_SMTP25, _R_SUBMISSION = int(Recent.SMTP25), int(Recent.SUBMISSION)
 _R_MX, _R_UNANSWERED = int(Recent.MX), int(Recent.UNANSWERED)
 _VERB_AUTH = 14
@@ -171,6 +183,8 @@ def close_day(device: Any) -> None:
         else:
             device["usual_reject"] = device["usual_reject"] + USUAL_WEIGHT * (share - device["usual_reject"])
     device["usual_days"] = device["usual_days"] + 1
+    device["usual_hours"] = device["usual_hours"] | device["day_hours"]
+    device["day_hours"] = 0
     device["day_connections"] = 0
     device["day_replies"] = 0
     device["day_rejected"] = 0
@@ -180,7 +194,8 @@ def close_day(device: Any) -> None:
 def count(t: DeviceTables, row: int, what: int, n: int) -> None:
     """Count something that a device did, in its current slot and in total."""
     t.devices[row]["has_mail"] = 1
-    t.counts[row, t.devices[row]["slot"] % SLOTS, what] += n
+    slot = t.devices[row]["slot"] % SLOTS
+    t.counts[row, slot, what] = min(i64(t.counts[row, slot, what]) + n, MAX_COUNT)
     t.totals[row, what] += n
 
 
@@ -284,7 +299,6 @@ def note_destination(t: DeviceTables, row: int, event: Any, ts_ns: int) -> None:
     destination["hi"] = hi
     destination["lo"] = lo
     destination["port"] = port
-    destination["first_ns"] = ts_ns
     destination["last_ns"] = ts_ns
     destination["day"] = ts_ns // DAY_NS
     destination["count"] = 1
@@ -361,6 +375,26 @@ def note_fingerprint(t: DeviceTables, row: int, of: int, fingerprint: int) -> No
             return
 
 
+@inner
+def note_hour(t: DeviceTables, row: int, ts_ns: int) -> None:
+    """Note the hour of the day at which a device mails, and whether it is one of its usual ones."""
+    device = t.devices[row]
+    hour = 1 << ((ts_ns % DAY_NS) // _HOUR_NS)
+    if device["usual_days"] >= USUAL_DAYS:
+        count(t, row, _TIMED, 1)
+        if device["usual_hours"] & hour == 0:
+            count(t, row, _ODD_HOUR, 1)
+    device["day_hours"] = device["day_hours"] | hour
+
+
+@inner
+def note_size(t: DeviceTables, row: int, n_bytes: int) -> None:
+    """Note the size of a message that a device sent."""
+    device = t.devices[row]
+    t.sizes[row, device["n_sizes"] % N_SIZES] = min(n_bytes, _MAX_INT32)
+    device["n_sizes"] = device["n_sizes"] + 1
+
+
 @spliced
 def on_outbound(t: DeviceTables, row: int, event: Any, ts_ns: int) -> int:
     """Take a mail connection that a device opened to a server outside; return how much evidence it is."""
@@ -368,6 +402,13 @@ def on_outbound(t: DeviceTables, row: int, event: Any, ts_ns: int) -> int:
     is_25 = event["resp_port"] == _SMTP_PORT
     count(t, row, _SMTP25 if is_25 else _SUBMISSION, 1)
     count_recent(t, row, _R_SMTP25 if is_25 else _R_SUBMISSION)
+    note_hour(t, row, ts_ns)
+    if meet_server(t, row, event["resp_hi"], event["resp_lo"], event["resp_port"], ts_ns):
+        count(t, row, _NEW_25 if is_25 else _NEW_SUBMISSION, 1)
+    if device["mail_first_ns"] >= 0:
+        pause_ms = min((ts_ns - device["mail_last_ns"]) // _MS_NS, _MAX_INT32)
+        t.pauses[row, device["n_pauses"] % N_PAUSES] = pause_ms
+        device["n_pauses"] = device["n_pauses"] + 1
     if device["mail_first_ns"] < 0:
         device["mail_first_ns"] = ts_ns
     elif ts_ns - device["mail_last_ns"] < WATCH_NS:
@@ -434,12 +475,24 @@ def await_retry(t: DeviceTables, row: int, event: Any, ts_ns: int) -> None:
     wait["since_ns"] = ts_ns
 
 
+@inner
+def note_dialect(t: DeviceTables, row: int, dialect: int) -> None:
+    """Note the order of a connection's commands, 0 if none was read; the first N_DIALECTS are told apart."""
+    for i in range(N_DIALECTS):
+        if dialect == 0 or t.dialects[row, i] == dialect:
+            return
+        if t.dialects[row, i] == 0:
+            t.dialects[row, i] = dialect
+            return
+
+
 @spliced
 def on_close(t: DeviceTables, row: int, event: Any) -> int:
     """Take the end of an outbound connection; return how much evidence it is."""
     fate = event["code"]
     flags = event["flags"]
     count(t, row, _CLOSED, 1)
+    note_dialect(t, row, event["aux_lo"])
     evidence = 0
     if fate == _FATE_UNANSWERED:
         count(t, row, _UNANSWERED, 1)
@@ -455,6 +508,7 @@ def on_close(t: DeviceTables, row: int, event: Any) -> int:
         if fate == _FATE_TLS:
             if event["count"] > 0:
                 count(t, row, _INFERRED, event["count"])
+                note_size(t, row, event["orig_bytes"])
             else:
                 count(t, row, _TLS_EMPTY, 1)
     elif event["resp_bytes"] > 0 or event["orig_bytes"] > 0:
@@ -562,6 +616,8 @@ def on_mail_event(t: DeviceTables, row: int, event: Any, text: NDArray[np.uint8]
             count(t, row, _MESSAGES, 1)
     elif kind == _MESSAGE:
         count(t, row, _RECIPIENTS, event["count"])
+        if event["orig_bytes"] > 0:
+            note_size(t, row, event["orig_bytes"])
         if 200 <= event["code"] < 300:
             count(t, row, _ACCEPTED, 1)
     return evidence

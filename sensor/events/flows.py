@@ -254,6 +254,7 @@ def start_flow(
     flow["messages"] = 0
     flow["messages_accepted"] = 0
     flow["message_open"] = 0
+    flow["dialect"] = 0
     reset_side(tables.sides[2 * row + ORIG])
     reset_side(tables.sides[2 * row + RESP])
     if packet["tcp_flags"] & _SYN == 0:
@@ -313,6 +314,8 @@ def close_flow(tables: EventTables, row: int, ts_ns: int, out: EventColumns) -> 
     fate = judge_fate(tables, row)
     event["code"] = fate
     event["count"] = flow["messages_accepted"]
+    if flow["transactions"] > 0:
+        event["aux_lo"] = flow["dialect"]
     if fate == _FATE_TLS:
         event["flags"] = event["flags"] | _FLAG_INFERRED
         if flow["tls_orig_bytes"] >= TLS_MESSAGE_BYTES:

@@ -62,6 +62,7 @@ def _conn_close(row: Row, _text: str) -> Row:
         "duration_s": row["duration_ns"] / _NS_PER_S,
         "syns": row["syns"],
         "messages_accepted": row["count"],
+        "dialect": row["aux_lo"] or None,
         "flags": _flag_names(row["flags"]),
     }
 

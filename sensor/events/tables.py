@@ -100,6 +100,7 @@ FLOW_DTYPE = np.dtype(
         ("messages", np.int32),
         ("messages_accepted", np.int32),
         ("message_open", np.int32),
+        ("dialect", np.int32),  # hash of the commands up to the first MAIL, 0 none
     ]
 )
 

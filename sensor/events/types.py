@@ -22,7 +22,8 @@ class EventKind(IntEnum):
 
     CONN_OPEN = 1  # a mail connection's first packet; aux_lo=fingerprint of its SYN, 0 none
     CONN_CLOSE = (
-        2  # its end: code=Fate; flags, orig_bytes, resp_bytes, duration_ns, syns; count=messages accepted
+        2  # its end: code=Fate; flags, orig_bytes, resp_bytes, duration_ns, syns; count=messages accepted;
+        # aux_lo=hash of the order of its commands up to the first MAIL, 0 if there was none
     )
     SMTP_COMMAND = 3  # code=Verb; text=domain of the argument (EHLO name; domain of a path)
     SMTP_REPLY = 4  # code=reply code; enhanced; verb=what it answers; flags: BLOCKLISTED
