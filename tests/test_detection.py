@@ -636,8 +636,9 @@ def test_what_needs_a_past_is_unknown_at_first() -> None:
 def test_flows_alone_are_never_unknown() -> None:
     world = World()
     Flood(has_dns=False, fates=(Fate.UNANSWERED,)).add_to(world, CAMERA)
-    # A share of what never happened, of encrypted connections or of messages, is unknown all the same.
-    always = needing(Needs.FLOWS) - {"tls_empty_share_24h", "accepted_share_24h"}
+    # A share of what never happened, of dialogues, of messages or of submissions, is unknown all the same.
+    of_nothing = {"tls_empty_share_24h", "tls_used_share_24h", "accepted_share_24h", "new_server_share_24h"}
+    always = needing(Needs.FLOWS) - of_nothing
     assert unknown(features_of(run_world(world), CAMERA.key)).isdisjoint(always)
 
 
