@@ -71,6 +71,10 @@ def decoder(frames: list[bytes], link_type: int = 1) -> Callable[[], float]:
         **counters,
     }
     wanted = list(inspect.signature(p.decode_batch).parameters)
+    if "watch" in wanted:
+        from sensor.decode.watch import new_watch  # noqa: PLC0415
+
+        arguments["watch"] = new_watch()
 
     def run() -> float:
         begin = time.process_time_ns()

@@ -85,7 +85,13 @@ def schema_file() -> str:
 
 
 _DIRECTIONS = {1: "+", -1: "-", 0: "0"}
-_NEEDS = {Needs.FLOWS: "flows", Needs.CLEARTEXT: "clear text", Needs.DNS: "DNS", Needs.PAST: "a past"}
+_NEEDS = {
+    Needs.FLOWS: "flows",
+    Needs.CLEARTEXT: "clear text",
+    Needs.DNS: "DNS",
+    Needs.PAST: "a past",
+    Needs.PEERS: "other traffic",
+}
 
 
 def _features_table() -> Iterator[str]:

@@ -11,6 +11,7 @@ from sensor.capture.linktypes import link_type_text
 from sensor.decode.layers import N_LAYERS, Layer, session_text
 from sensor.decode.packets import PACKET_DTYPE, decode_batch, port_classes
 from sensor.decode.status import N_FRAME_STATUSES, N_WEIRDS, FrameStatus, Weird
+from sensor.decode.watch import new_watch
 from sensor.notation import address_text, endpoint_text, eve_time, mac_text
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class _Decoded:
         peeled = np.zeros(N_LAYERS, np.int64)
         weirds = np.zeros(N_WEIRDS, np.int64)
         n_packets, _ = decode_batch(
-            batch.data, batch.frames[row : row + 1], 0, ports, packets, statuses, peeled, weirds
+            batch.data, batch.frames[row : row + 1], 0, ports, new_watch(), packets, statuses, peeled, weirds
         )
         self.frame = batch.frames[row]
         self.status = FrameStatus(int(statuses.argmax()))

@@ -14,6 +14,7 @@ from sensor.alerts.lifecycle import Lifecycle
 from sensor.decode.layers import N_LAYERS, Layer
 from sensor.decode.packets import PACKET_DTYPE, decode_batch, port_classes
 from sensor.decode.status import N_FRAME_STATUSES, Eviction, FrameStatus, Weird
+from sensor.decode.watch import new_watch
 from sensor.devices.activity import (
     DUE_NOTHING,
     DUE_VERDICTS,
@@ -71,6 +72,7 @@ class Pipeline:
         self._on_events = on_events
         self._on_window = on_window
         self._port_class = port_classes(config.mail_ports)
+        self._watch = new_watch()
         self._packets = np.zeros(PACKET_ROWS, dtype=PACKET_DTYPE)
         self._event_tables = _event_tables(config)
         self._columns = new_event_columns()
@@ -103,6 +105,7 @@ class Pipeline:
                 frames,
                 next_frame,
                 self._port_class,
+                self._watch,
                 self._packets,
                 self._frame_counts,
                 self._peeled,

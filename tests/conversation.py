@@ -16,6 +16,7 @@ import numpy as np
 from sensor.decode.layers import N_LAYERS
 from sensor.decode.packets import PACKET_DTYPE, decode_batch, port_classes
 from sensor.decode.status import N_FRAME_STATUSES, Eviction, Weird
+from sensor.decode.watch import new_watch
 from sensor.events.flows import end_run, has_open_flows, track_packets
 from sensor.events.tables import FlowState, Total, new_event_tables
 from sensor.events.types import (
@@ -249,6 +250,7 @@ class Tracker:
         self._new = [array.copy() for array in self.tables]
         self.n_lines, self.n_held = n_lines, n_held
         self._port_class = port_classes(MAIL_PORTS)
+        self._watch = new_watch()
         self._packets = np.zeros(n_packets, dtype=PACKET_DTYPE)
         self._out = new_event_columns(n_events, n_text)
         self._status_counts = np.zeros(N_FRAME_STATUSES, dtype=np.int64)
@@ -258,6 +260,7 @@ class Tracker:
         """Track frames in batches of these sizes, and the rest in one; drain whenever the kernel asks for it."""
         for array, new in zip(self.tables, self._new, strict=True):
             np.copyto(array, new)
+        np.copyto(self._watch, new_watch())
         self._out.text[:] = 0
         self._out.used[:] = 0
         self._events: list[Event] = []
@@ -308,6 +311,7 @@ class Tracker:
             batch.frames,
             first,
             self._port_class,
+            self._watch,
             self._packets,
             self._status_counts,
             self._peeled,

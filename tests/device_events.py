@@ -13,12 +13,15 @@ from sensor.devices.activity import has_new_evidence, note_judged, observe_event
 from sensor.devices.features import N_FEATURES, compute_features
 from sensor.devices.site import describe_site
 from sensor.devices.table import KEY_FREE, RECENT_SLOT_NS, SECOND_NS, DeviceTables, new_device_tables
+from sensor.events.transfers import SLOT_NS as TRANSFER_SLOT_NS
 from sensor.events.types import EVENT_DTYPE, EventKind, Fate, QType, Verb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+    from sensor.decode.status import FrameStatus
 
 #: A Tuesday, 00:00 UTC: the beginning of a day, of a slot of two hours and of one of five minutes.
 START_NS = 1_795_478_400 * SECOND_NS
@@ -108,6 +111,20 @@ class EventLog:
 
     def message(self, at_s: float, code: int = 250, recipients: int = 1, **columns: Any) -> None:
         self.add(EventKind.SMTP_MESSAGE, at_s, code=code, count=recipients, **columns)
+
+    def transfer(
+        self, at_s: float, resp: str, sent: int, received: int, of: FrameStatus, **columns: Any
+    ) -> None:
+        """What passed between two addresses in the slot that is just over."""
+        slot = (START_NS + round(at_s * SECOND_NS)) // TRANSFER_SLOT_NS
+        columns |= {"orig_bytes": sent, "resp_bytes": received, "aux_lo": slot, "code": int(of)}
+        self.add(EventKind.TRANSFER, at_s, resp=resp, **columns)
+
+    def call(self, at_s: float, orig: str, resp: str, fingerprint: int = 0) -> None:
+        """``orig`` speaks first, and not of mail."""
+        macs = (CAMERA_MAC, GATEWAY_MAC) if orig == CAMERA else (GATEWAY_MAC, CAMERA_MAC)
+        columns = {"mac": macs[0], "resp_mac": macs[1], "aux_lo": fingerprint}
+        self.add(EventKind.PEER_CALL, at_s, orig=orig, resp=resp, **columns)
 
     def query(
         self, at_s: float, name: bytes = b"example.com", qtype: QType = QType.A, **columns: Any

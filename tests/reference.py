@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sensor.decode.layers import Layer
 from sensor.decode.status import FrameStatus
+from sensor.decode.watch import WATCH_NS, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -42,6 +43,21 @@ class Packet:
     tcp_flags: int = 0
     session: int = -1
     ip_id: int = 0
+    syn: tuple[Any, ...] | None = None  # what the fingerprint of a SYN is made of
+
+
+@dataclass
+class Watch:
+    """Who mailed when: by its place, the lower half of an address and the time."""
+
+    mailed: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def note(self, lo: int, ts_ns: int) -> None:
+        self.mailed[place_of(lo)] = lo, ts_ns
+
+    def has(self, lo: int, ts_ns: int) -> bool:
+        who, when = self.mailed.get(place_of(lo), (0, 0))
+        return who == lo and ts_ns - when < WATCH_NS and place_of(lo) in self.mailed
 
 
 @dataclass(frozen=True)
@@ -163,15 +179,30 @@ def decode(
     wire_len: int | None = None,
     link_type: int = ETHERNET,
     mail_ports: Collection[int] = MAIL_PORTS,
+    watch: Watch | None = None,
+    ts_ns: int = 0,
 ) -> Decoded:
-    """Decode one frame of which ``frame`` was captured."""
+    """Decode one frame of which ``frame`` was captured; ``watch`` learns who mails."""
     whole = Region(0, frame, max(len(frame), len(frame) if wire_len is None else wire_len))
     peeled: list[Layer] = []
     try:
         packet = decode_layers(decode_link(whole, link_type), mail_ports, peeled)
+        packet = watched(packet, mail_ports, Watch() if watch is None else watch, ts_ns)
     except Stopped as stop:
         return replace(stop.decoded, peeled=tuple(sorted(peeled)))
     return Decoded(packet.status, packet, peeled=tuple(sorted(peeled)))
+
+
+def watched(packet: Packet, mail_ports: Collection[int], watch: Watch, ts_ns: int) -> Packet:
+    """Note who mails; of what is nothing else, keep the packets of those who mailed that say something."""
+    if packet.status == FrameStatus.MAIL and packet.dst_port in mail_ports:
+        watch.note(packet.src_lo, ts_ns)
+    if packet.status != FrameStatus.OTHER:
+        return packet
+    is_peer = watch.has(packet.src_lo, ts_ns) or watch.has(packet.dst_lo, ts_ns)
+    if is_peer and (packet.payload_len > 0 or packet.syn is not None):
+        return replace(packet, status=FrameStatus.PEER)
+    raise Stopped(FrameStatus.OTHER)
 
 
 def innermost_ends(frame: bytes, *, wire_len: int, link_type: int) -> dict[str, int] | None:
@@ -217,12 +248,21 @@ def decode_network(inside: Inside, mail_ports: Collection[int]) -> Packet | None
         src_port, dst_port = struct.unpack(">HH", segment.captured[:4])
         inside.ends = {**addresses, "src_port": src_port, "dst_port": dst_port}
     if proto == 6:
-        return replace(decode_tcp(segment, mail_ports), **addresses)
+        packet = replace(decode_tcp(segment, mail_ports), **addresses)
+        if packet.syn is None:
+            return packet
+        ttl = network.captured[8 if inside.layer == Layer.IPV4 else 7]
+        return replace(
+            packet, syn=(inside.layer, min(t for t in (32, 64, 128, 255) if ttl <= t), *packet.syn)
+        )
     if proto == 17:
         packet, payload = decode_udp(segment)
         if packet.status != FrameStatus.OTHER:
             return replace(packet, **addresses)
-        inside.layer = reference_tunnels.tunnel_of_ports(packet.src_port, packet.dst_port)
+        try:
+            inside.layer = reference_tunnels.tunnel_of_ports(packet.src_port, packet.dst_port)
+        except Stopped:
+            return replace(packet, **addresses)
         inside.region = payload
     elif proto in PROTOCOLS:
         inside.layer, inside.region = PROTOCOLS[proto], segment
@@ -368,11 +408,30 @@ def decode_tcp(segment: Region, mail_ports: Collection[int]) -> Packet:
     elif 53 in ports:
         status = FrameStatus.DNS
     else:
-        raise Stopped(FrameStatus.OTHER)
+        status = FrameStatus.OTHER
     payload = segment.after(header_len)
     end = segment.offset + len(segment.captured)
     packet = Packet(status, 6, min(payload.offset, end), end, payload.wire_len)
+    if flags & 0x12 == 0x02 and header_len <= len(segment.captured):
+        window = int.from_bytes(segment.captured[14:16], "big")
+        packet = replace(packet, syn=(window, *tcp_options(segment.captured[20:header_len])))
     return replace(packet, src_port=src_port, dst_port=dst_port, seq=seq, ack=ack, tcp_flags=flags)
+
+
+def tcp_options(options: bytes) -> list[tuple[int, bytes]]:
+    """The kinds of TCP's options in their order, with the values of those that a stack chooses."""
+    found = []
+    while options:
+        kind = options[0]
+        size = 1 if kind in (0, 1) else max(options[1], 2) if len(options) > 1 else 2
+        value = {2: options[2:4].ljust(2, b"\xff"), 3: options[2:3] or b"\xff"}.get(kind, b"")
+        if kind == 2 and len(options) < 4:
+            value = b"\xff\xff"
+        found.append((kind, value))
+        if kind == 0:
+            break
+        options = options[size:]
+    return found
 
 
 def decode_udp(datagram: Region) -> tuple[Packet, Region]:

@@ -12,6 +12,8 @@ from ipaddress import IPv6Address, ip_network
 from itertools import pairwise
 from typing import Any
 
+from sensor.decode.status import FrameStatus
+from sensor.decode.watch import WATCH_NS
 from sensor.devices.features import Feature
 from sensor.events.types import EventFlag, EventKind, Fate, QType, Verb
 
@@ -53,6 +55,15 @@ class Connection:
 
 
 @dataclass
+class Peer:
+    """What a device exchanges with an outside address beside mail, since it is remembered."""
+
+    first_slot: int
+    last: int
+    bytes: dict[int, list[int]] = field(default_factory=dict)  # slot -> bytes received, sent
+
+
+@dataclass
 class ReferenceDevice:
     """One device's whole history."""
 
@@ -66,6 +77,15 @@ class ReferenceDevice:
     retried: int = 0
     not_retried: int = 0
     names: set[bytes] = field(default_factory=set)
+    sizes: list[int] = field(default_factory=list)
+    dialects: set[int] = field(default_factory=set)
+    servers: dict[tuple[Any, int], int] = field(
+        default_factory=dict
+    )  # -> the thirty days in which it was met last
+    mail_bytes: dict[int, list[int]] = field(default_factory=dict)  # slot -> bytes sent, received
+    peers: dict[Any, Peer] = field(default_factory=dict)
+    called: int = -(1 << 62)
+    syns: dict[str, list[int]] = field(default_factory=lambda: {"mail": [], "other": []})
 
     def take(self, event: Any, text: bytes) -> None:
         """Take one row of EVENT_DTYPE and its text."""
@@ -82,10 +102,17 @@ class ReferenceDevice:
             self._note(ts, "dns answered", not event["flags"] & EventFlag.GAP)
         elif kind is EventKind.DNS_ANSWER:
             self.told[address_of(event, "aux")] = (ts + (int(event["ttl_s"]) + 3600) * S, text.decode())
+        elif kind is EventKind.PEER_CALL or (kind is EventKind.TRANSFER and code == FrameStatus.PEER):
+            self._meet(ts, event, kind, orig, resp)
         elif is_home(resp):
             self._serve(ts, kind, code, "inbound local" if is_home(orig) else "inbound")
         elif kind is EventKind.CONN_OPEN:
             self._connect(ts, resp, int(event["resp_port"]))
+            self._note_syn("mail", event)
+        elif kind is EventKind.TRANSFER and self.connections:
+            counted = self.mail_bytes.setdefault(int(event["aux_lo"]), [0, 0])
+            counted[0] += int(event["orig_bytes"])
+            counted[1] += int(event["resp_bytes"])
         elif kind is EventKind.CONN_CLOSE:
             self._close(ts, event)
         elif kind is EventKind.SMTP_REPLY:
@@ -97,6 +124,7 @@ class ReferenceDevice:
         elif kind is EventKind.SMTP_MESSAGE:
             self._note(ts, "accepted", 200 <= code < 300)
             self._note(ts, "unseen", code == 0)
+            self.sizes += [int(event["orig_bytes"])] * bool(event["orig_bytes"])
 
     def _note(self, ts: int, what: str, n: int = 1) -> None:
         self.things += [(ts, what)] * int(n)
@@ -105,8 +133,68 @@ class ReferenceDevice:
         self._note(ts, what, kind is EventKind.CONN_OPEN)
         self._note(ts, "served", kind is EventKind.SMTP_MESSAGE and 200 <= code < 300)
 
+    def _note_syn(self, of: str, event: Any) -> None:
+        if event["aux_lo"] and event["aux_lo"] not in self.syns[of]:
+            self.syns[of].append(int(event["aux_lo"]))
+
+    def _meet(self, ts: int, event: Any, kind: EventKind, orig: Any, resp: Any) -> None:
+        """Something else than mail, once the device has mailed; not within the site."""
+        if not self.connections or is_home(orig) == is_home(resp):
+            return
+        if kind is EventKind.PEER_CALL and is_home(orig):
+            self._note_syn("other", event)
+        elif kind is EventKind.PEER_CALL:
+            self.called = ts
+        else:
+            sent, received = int(event["orig_bytes"]), int(event["resp_bytes"])
+            other = resp
+            if is_home(resp):
+                sent, received, other = received, sent, orig
+            peer = self.peers.setdefault(other, Peer(int(event["aux_lo"]), ts))
+            peer.last = ts
+            counted = peer.bytes.setdefault(int(event["aux_lo"]), [0, 0])
+            counted[0] += received
+            counted[1] += sent
+
+    def _relay_symmetry(self, now: int) -> float:
+        """Per peer and direction: what agrees with the mail in its slots, over what either side carried."""
+        found = []
+        for peer in self.peers.values():
+            if now - peer.last > DAY:
+                continue
+            shares = []
+            for way in (0, 1):
+                pairs = [
+                    (mail[way], peer.bytes.get(slot, [0, 0])[way])
+                    for slot, mail in self.mail_bytes.items()
+                    if slot >= peer.first_slot and any(mail)
+                ]
+                shares.append(sum(map(min, pairs)) / (sum(map(max, pairs)) + 500))
+            found.append(min(shares))
+        return max(found, default=NAN)
+
+    def _foreign_syn(self) -> float:
+        """Whether a fingerprint of mail is none of the others', of those of the same version of IP (the last bit)."""
+        if len(self.syns["other"]) >= 4:
+            return NAN
+        versions = {fingerprint & 1 for fingerprint in self.syns["other"]}
+        told = [f not in self.syns["other"] for f in self.syns["mail"][:4] if f & 1 in versions]
+        return float(any(told)) if told else NAN
+
     def _connect(self, ts: int, resp: Any, port: int) -> None:
         self._note(ts, "smtp25" if port == 25 else "submission")
+        days = sorted({c.ts // DAY for c in self.connections} - {ts // DAY})
+        if len(days) >= 3:
+            hours = {c.ts % DAY // HOUR for c in self.connections if c.ts // DAY in days}
+            self._note(ts, "timed")
+            self._note(ts, "odd hour", ts % DAY // HOUR not in hours)
+        if self.connections and ts - self.connections[-1].ts < WATCH_NS:
+            self._note(ts, "callable")
+            self._note(ts, "called", ts - self.called <= 2 * S)
+        era = ts // (30 * DAY)
+        is_new = era - self.servers.get((resp, port), -2) > 1
+        self._note(ts, "new 25" if port == 25 else "new submission", is_new)
+        self.servers[resp, port] = era
         is_known = self._is_known(ts, resp)
         asked, answered = (sum(1 for _, what in self.things if what == w) for w in ("dns", "dns answered"))
         if answered > 0 and answered >= 0.8 * asked:
@@ -133,9 +221,12 @@ class ReferenceDevice:
     def _close(self, ts: int, event: Any) -> None:
         fate, is_tls = Fate(int(event["code"])), bool(event["flags"] & EventFlag.TLS)
         self._note(ts, "closed")
+        self.dialects |= {int(event["aux_lo"])} - {0}
         self._note(ts, "no answer", fate in (Fate.UNANSWERED, Fate.REFUSED))
         self._note(ts, "tls", is_tls)
+        self._note(ts, "clear", not is_tls and bool(event["orig_bytes"] or event["resp_bytes"]))
         if is_tls and fate is Fate.TLS:
+            self.sizes += [int(event["orig_bytes"])] * bool(event["count"])
             self._note(ts, "inferred", int(event["count"]))
             self._note(ts, "tls empty", event["count"] == 0 and not event["flags"] & EventFlag.NO_ORIG)
         self._note(ts, "unseen", int(event["enhanced"]))
@@ -247,7 +338,28 @@ class ReferenceDevice:
             Feature.REJECT_VERSUS_USUAL: refused - usual_reject,
             Feature.KNOWN_SERVER: 0,
             Feature.MESSAGES_24H: if_read(day("message") + day("inferred")),
+            Feature.RELAY_SYMMETRY: self._relay_symmetry(now),
+            Feature.CALLED_SHARE: share(day("called"), day("callable"), 2),
+            Feature.FOREIGN_SYN: self._foreign_syn(),
+            Feature.SIZE_MEAN: mean(self.sizes[-16:]),
+            Feature.SIZE_SPREAD: deviation(self.sizes[-16:]) / mean(self.sizes[-16:]),
+            Feature.SAME_SIZE_SHARE: self._same_size_share(),
+            Feature.PAUSE_SPREAD: deviation(self._log_pauses()[-16:]),
+            Feature.ODD_HOUR_SHARE: share(day("odd hour"), day("timed"), 2),
+            Feature.TLS_SHARE: share(day("tls"), day("tls") + day("clear"), 2),
+            Feature.DIALECTS: if_read(min(len(self.dialects), 4)),
+            Feature.NEW_25_SHARE: share(day("new 25"), day("smtp25"), 2),
+            Feature.NEW_SUBMISSION_SHARE: share(day("new submission"), day("submission"), 2),
+            Feature.HELO_CLASSES: if_read(len({form_of(name) for name in self.names})),
         }
+
+    def _same_size_share(self) -> float:
+        last = [size // 32 for size in self.sizes[-16:]]
+        return (max(map(last.count, last)) - 1) / (len(last) - 1 + 2) if len(last) > 1 else NAN
+
+    def _log_pauses(self) -> list[float]:
+        pauses = [(b.ts - a.ts) // 1_000_000 for a, b in pairwise(self.connections)]
+        return [math.log(1 + min(pause, 2**31 - 1)) for pause in pauses]
 
     def _usual(self, now: int) -> tuple[float, float]:
         """What a day with mail is like: connections, share of refusals; NaN before the third one is over."""
@@ -269,3 +381,16 @@ def organisation(name: str) -> str:
     labels = name.split(".")
     is_category = len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in CATEGORIES
     return ".".join(labels[-3:] if is_category else labels[-2:])
+
+
+def form_of(name: bytes) -> str:
+    return "literal" if name.startswith(b"[") else "domain" if b"." in name else "bare"
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else NAN
+
+
+def deviation(values: list[float]) -> float:
+    """The standard deviation of a population, known from two on."""
+    return math.sqrt(mean([(value - mean(values)) ** 2 for value in values])) if len(values) > 1 else NAN

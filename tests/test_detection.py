@@ -43,7 +43,7 @@ from tests.worlds import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sensor.alerts.record import Alert
     from tests.worlds import Run
@@ -286,6 +286,81 @@ def test_a_new_contact_form_does_not_alert() -> None:
         t = 30.0 + n * 6 * MINUTE
         world.resolve_mx(t, WEB_HOST, f"domain-{n % 10}.example", outside4(n % 10))
         world.mail(t + 0.1, WEB_HOST, outside4(n % 10), helo=b"www.site.example")
+    assert verdicts(run_world(world)) <= {("review", WEB_HOST.key)}
+
+
+# Proxies, and what looks like one.
+
+CONTROLLER = outside4(700)
+
+
+def proxied_mails(world: World, n_mails: int, **what: object) -> None:
+    """Let the camera pass on mails, one each minute."""
+    for n in range(n_mails):
+        world.mail(30.0 + n * MINUTE, CAMERA, outside4(n % 6), controller=CONTROLLER, **what)
+
+
+def blind() -> World:
+    """A site whose DNS is not seen."""
+    world = World()
+    for n, host in enumerate((GATEWAY, CAMERA, LAPTOP)):
+        world.join(host, 0.1 * n)
+    return world
+
+
+@pytest.mark.parametrize("port", [25, 587])
+def test_a_proxy_is_named_though_all_is_encrypted_and_no_look_up_is_seen(port: int) -> None:
+    world = blind()
+    proxied_mails(world, 60, port=port, fate=Fate.TLS, body_bytes=3000)
+    outcome = run_world(world)
+    alert = outcome.started()[CAMERA.key]
+    assert alert.cause == "mail-proxy"
+    assert "relay_symmetry" in {reason.feature for reason in alert.reasons}
+    assert alert.counts.smtp_connections <= 55
+
+
+def test_the_same_mails_without_a_controller_are_no_proxys() -> None:
+    world = blind()
+    for n in range(60):
+        world.mail(30.0 + n * 60, CAMERA, outside4(n % 6), fate=Fate.TLS, body_bytes=3000)
+        world.say(30.0 + n * 60, CAMERA.ip, outside4(701), 400)
+        world.say(30.1 + n * 60, outside4(701), CAMERA.ip, 20_000)
+    assert CAMERA.key not in run_world(world).started()
+
+
+def form_mails(world: World) -> None:
+    """A visitor posts a form, gets a page, and the web server mails it at once."""
+    for n in range(40):
+        t, visitor = 30.0 + n * 3 * MINUTE, outside4(600 + n % 7)
+        world.say(t, visitor, WEB_HOST.ip, 1800)
+        world.say(t + 0.1, WEB_HOST.ip, visitor, 30_000)
+        world.resolve_mx(t + 0.2, WEB_HOST, f"domain-{n % 3}.example", outside4(n % 3))
+        world.mail(t + 0.3, WEB_HOST, outside4(n % 3), helo=b"www.site.example", body_bytes=1500)
+
+
+def backup_while_mailing(world: World) -> None:
+    """A device sends reports by its smarthost while its backup runs."""
+    for n in range(30):
+        world.say(25.0 + n, WEB_HOST.ip, outside4(702), 60_000)
+        world.resolve(25.0 + n, WEB_HOST, "smtp.provider.example", outside4(300))
+        world.mail(25.1 + n, WEB_HOST, outside4(300), port=587, login=True)
+
+
+def fetches_and_forwards(world: World) -> None:
+    """A host fetches mail at one provider and hands it to another at once, in clear and of the same size."""
+    for n in range(40):
+        t = 30.0 + n * 5 * MINUTE
+        world.resolve(t, WEB_HOST, "smtp.provider.example", outside4(300))
+        world.say(t, WEB_HOST.ip, outside4(703), 300)
+        world.say(t + 0.1, outside4(703), WEB_HOST.ip, 1500)
+        world.mail(t + 0.3, WEB_HOST, outside4(300), port=587, login=True, body_bytes=1200)
+
+
+@pytest.mark.parametrize("behave", [form_mails, backup_while_mailing, fetches_and_forwards])
+def test_what_looks_like_a_proxy_does_not_alert(behave: Callable[[World], None]) -> None:
+    world = office()
+    world.join(WEB_HOST)
+    behave(world)
     assert verdicts(run_world(world)) <= {("review", WEB_HOST.key)}
 
 
@@ -552,8 +627,9 @@ def test_what_needs_a_past_is_unknown_at_first() -> None:
 def test_flows_alone_are_never_unknown() -> None:
     world = World()
     Flood(has_dns=False, fates=(Fate.UNANSWERED,)).add_to(world, CAMERA)
-    # A share of what never happened, of encrypted connections or of messages, is unknown all the same.
-    always = needing(Needs.FLOWS) - {"tls_empty_share_24h", "accepted_share_24h"}
+    # A share of what never happened, of dialogues, of messages or of submissions, is unknown all the same.
+    of_nothing = {"tls_empty_share_24h", "tls_used_share_24h", "accepted_share_24h", "new_server_share_24h"}
+    always = needing(Needs.FLOWS) - of_nothing
     assert unknown(features_of(run_world(world), CAMERA.key)).isdisjoint(always)
 
 

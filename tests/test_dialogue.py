@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sensor.decode.status import Weird
-from sensor.events.types import EventFlag
+from sensor.events.types import EventFlag, EventKind
 from sensor.jit import JIT_DISABLED
 from tests import reference_smtp as reference
 from tests.conversation import (
@@ -678,3 +678,36 @@ def test_without_line_buffers_broken_lines_are_passed_over():
     tracked = few.run(place(pieces))
     assert tracked.smtp == [Reply(220), Command("NOOP"), Reply(250, "NOOP"), Reply(250)]
     assert tracked.weirds[Weird.SMTP_LINE_BUFFERS_FULL] == 1
+
+
+# --- the order of commands ---
+
+
+def dialect_of(*commands: bytes) -> int:
+    turns = [server(b"220 mx.example")]
+    for command in commands:
+        turns += [client(command), server(b"250 ok")]
+    (end,) = (event for event in track(*turns).events if event.kind == EventKind.CONN_CLOSE)
+    return end.aux_lo
+
+
+MAIL = b"MAIL FROM:<a@sender.example>"
+
+
+def test_a_dialect_is_the_order_of_the_commands_before_the_first_mail():
+    plain = dialect_of(b"EHLO a.example", MAIL)
+    assert plain == dialect_of(
+        b"ehlo b.example", MAIL, b"RCPT TO:<b@recipient.example>", b"RSET", MAIL, b"QUIT"
+    )
+    others = [
+        dialect_of(b"HELO a.example", MAIL),
+        dialect_of(b"EHLO a.example", b"RSET", MAIL),
+        dialect_of(b"RSET", b"EHLO a.example", MAIL),
+        dialect_of(b"EHLO a.example", b"EHLO a.example", MAIL),
+        dialect_of(MAIL),
+    ]
+    assert len({plain, *others}) == 1 + len(others)
+
+
+def test_without_mail_there_is_no_dialect():
+    assert dialect_of(b"EHLO a.example", b"QUIT") == 0

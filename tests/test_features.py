@@ -10,6 +10,7 @@ import pytest
 from device_events import (
     CAMERA,
     CAMERA_MAC,
+    GATEWAY_MAC,
     OUTSIDE,
     OUTSIDE_RESOLVER,
     PRINTER,
@@ -26,6 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference_features import ReferenceDevice
 
+from sensor.decode.status import FrameStatus
 from sensor.devices.features import FEATURES, N_FEATURES, Feature, Needs, compute_features
 from sensor.devices.table import DAY_NS, N_DESTINATIONS, RECENT_SLOT_NS, SECOND_NS, SLOT_NS
 from sensor.events.types import EventFlag, Fate, QType, Verb
@@ -40,11 +42,15 @@ HOSTS = [f"203.0.{number}.{number % 3 + 1}" for number in range(10)]
 NAMES = [b"mx.example.com", b"mx2.example.com", b"a.mx.example.net", b"mail.firm.co.uk", b"mx.provider.de"]
 
 
+PEERS = ["198.18.0.1", "198.18.0.2", PRINTER]
+SYNS = [0, 100, 101, 102, 104, 106, 108]
+
+
 def add(log: EventLog, at_s: float, what: int, host: int, detail: int) -> None:
     """Add one event of the camera's; ``what`` picks its kind, ``detail`` what is particular."""
     resp = HOSTS[host]
     if what <= 3:
-        log.connect(at_s, resp=resp, port=(25, 25, 587, 465)[what])
+        log.connect(at_s, resp=resp, port=(25, 25, 587, 465)[what], aux_lo=SYNS[detail % len(SYNS)])
     elif what == 4:
         code, verb = (
             (220, Verb.NONE),
@@ -66,15 +72,13 @@ def add(log: EventLog, at_s: float, what: int, host: int, detail: int) -> None:
         fate = Fate(detail % len(Fate))
         flags = int(EventFlag.TLS) if fate is Fate.TLS or detail > 20 else 0
         flags |= int(EventFlag.NO_ORIG) * (detail > 25)
-        unseen = detail % 2
-        log.close(
-            at_s, resp=resp, fate=fate, flags=flags, count=detail % 3, resp_bytes=detail % 4, enhanced=unseen
-        )
+        sizes = {"resp_bytes": detail % 4, "orig_bytes": 1000 + 20 * detail, "aux_lo": detail % 6}
+        log.close(at_s, resp=resp, fate=fate, flags=flags, count=detail % 3, enhanced=detail % 2, **sizes)
     elif what == 6:
         if detail % 2:
             log.mail(at_s, resp=resp)
         else:
-            log.message(at_s, (250, 550, 0)[detail % 3], resp=resp)
+            log.message(at_s, (250, 550, 0)[detail % 3], resp=resp, orig_bytes=17 * detail)
     elif what == 7:
         name = (b"cam.example.com", b"[192.168.1.23]", b"localhost", b"x.example", b"y.example", b"")[
             detail % 6
@@ -88,6 +92,18 @@ def add(log: EventLog, at_s: float, what: int, host: int, detail: int) -> None:
             log.respond(at_s, resp=server, flags=int(EventFlag.GAP) * (detail % 7 == 0))
     elif what == 9:
         log.answer(at_s, NAMES[detail % len(NAMES)], resp, ttl_s=detail * 400)
+    elif what == 11:
+        log.transfer(at_s, resp, 100 * detail, 50 * host, FrameStatus.MAIL)
+    elif what == 12:
+        peer = PEERS[host % len(PEERS)]
+        if detail % 4:
+            log.transfer(at_s, peer, 50 * host, 90 * detail, FrameStatus.PEER)
+        else:
+            ends: dict[str, Any] = {"orig": peer, "mac": GATEWAY_MAC, "resp_mac": CAMERA_MAC}
+            log.transfer(at_s, CAMERA, 110 * detail, 60 * host, FrameStatus.PEER, **ends)
+    elif what == 13:
+        ends = {"orig": CAMERA, "resp": PEERS[0]} if detail % 2 else {"orig": PEERS[0], "resp": CAMERA}
+        log.call(at_s, **ends, fingerprint=SYNS[detail % len(SYNS)])
     else:
         other = OUTSIDE if detail % 2 else PRINTER
         mac = -1 if detail % 2 else PRINTER_MAC
@@ -98,7 +114,7 @@ def add(log: EventLog, at_s: float, what: int, host: int, detail: int) -> None:
             log.message(at_s, 250, **who)
 
 
-STEPS = st.tuples(st.integers(0, 10), st.integers(0, len(HOSTS) - 1), st.integers(0, 29))
+STEPS = st.tuples(st.integers(0, 13), st.integers(0, len(HOSTS) - 1), st.integers(0, 29))
 
 
 @st.composite
@@ -353,7 +369,7 @@ def test_of_nothing_there_is_no_share():
 
 NEEDS_TEXT = {
     *(Feature.BLOCKLISTED_24H, Feature.AUTH_FAILED_24H, Feature.AUTH_FAILED_OPERATORS),
-    *(Feature.HELO_NAMES, Feature.HELO_ODD, Feature.MESSAGES_24H),
+    *(Feature.HELO_NAMES, Feature.HELO_ODD, Feature.MESSAGES_24H, Feature.HELO_CLASSES, Feature.DIALECTS),
 }
 NEEDS_DNS = {
     *(Feature.UNRESOLVED_SHARE, Feature.MX_1H, Feature.MX_24H),
@@ -455,3 +471,60 @@ def test_asking_changes_nothing(history):
     observe(tables, log)
     row = row_of(tables)
     np.testing.assert_array_equal(features_of(tables, row), features_of(tables, row))
+
+
+# --- what else passes -----------------------------------------------------------------------------------------
+
+
+def relayed(*slots: tuple[int, int, int, int], peers: int = 1) -> float:
+    """The symmetry after slots of (mail sent, replies, from the peer, to the peer), 5 s each."""
+    log = EventLog()
+    log.connect(0)
+    for n, (mail_out, mail_in, peer_in, peer_out) in enumerate(slots):
+        log.transfer(5.0 * n, OUTSIDE, mail_out, mail_in, FrameStatus.MAIL)
+        for k in range(peers):
+            share = (peer_out, peer_in) if k == 0 else (7, 7)
+            log.transfer(5.0 * n, f"198.18.1.{k}", *share, FrameStatus.PEER)
+    tables = new_tables()
+    observe(tables, log)
+    return float(features_of(tables, row_of(tables))[Feature.RELAY_SYMMETRY])
+
+
+def test_a_proxy_sends_what_it_is_sent_and_returns_the_replies():
+    assert relayed(*[(2000, 500, 2000, 500)] * 20) > 0.9
+    assert relayed(*[(2000, 500, 2300, 900)] * 20) > 0.5  # wrapped in records of its own
+    assert relayed((2000, 500, 2000, 500)) == pytest.approx(0.5)  # of one mail little can be said
+
+
+@pytest.mark.parametrize(
+    "slots",
+    [
+        [(2000, 500, 1500, 80_000)],  # a contact form: a short request, and a page back
+        [(2000, 500, 2000, 20)],  # the same size one way only
+        [(2000, 500, 900_000, 9_000)],  # a stream
+        [(2000, 500, 9_000, 900_000)],  # a backup
+        [(2000, 500, 0, 0), (0, 0, 2000, 500)],  # fetched first, mailed later
+        [(2000, 500, 0, 0)],
+    ],
+)
+def test_what_only_looks_like_a_proxy_has_little_symmetry(slots):
+    assert relayed(*slots * 20) < 0.1
+
+
+def test_one_peer_among_many_is_found_and_kept():
+    assert relayed(*[(2000, 500, 2000, 500)] * 20, peers=6) > 0.9
+    assert relayed(*[(2000, 500, 2000, 500)] * 40, peers=30) > 0.8
+
+
+def test_slots_without_mail_count_for_nothing():
+    slots = [(2000, 500, 2000, 500)] * 20
+    assert relayed(*slots, *[(0, 0, 10**6, 10**6)] * 50) == relayed(*slots)
+
+
+def test_where_nothing_but_mail_is_seen_the_rest_is_not_known():
+    log = EventLog()
+    for n in range(5):
+        log.connect(n)
+    known = known_features(log)
+    assert not known & {Feature.RELAY_SYMMETRY, Feature.FOREIGN_SYN}
+    assert Feature.CALLED_SHARE in known

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from sensor.decode.layers import Layer
+from sensor.decode.status import FrameStatus
 from sensor.events.jsonl import event_lines
 from sensor.events.types import EVENT_DTYPE, EventFlag, EventKind, Fate, QType, Verb
 
@@ -62,9 +63,22 @@ def one_event(kind: EventKind, text: bytes = b"", **columns: Any) -> dict[str, A
         (
             EventKind.CONN_OPEN,
             b"",
-            {"flags": EventFlag.MIDSTREAM},
-            {"event_type": "conn_open", "flags": ["midstream"]},
+            {"flags": EventFlag.MIDSTREAM, "aux_lo": 1234},
+            {"event_type": "conn_open", "flags": ["midstream"], "syn_fingerprint": 1234},
         ),
+        (
+            EventKind.TRANSFER,
+            b"",
+            {"code": FrameStatus.PEER, "aux_lo": 340_000_000, "orig_bytes": 12, "resp_bytes": 34},
+            {
+                "event_type": "transfer",
+                "of": "other",
+                "slot": 340_000_000,
+                "bytes_toserver": 12,
+                "bytes_toclient": 34,
+            },
+        ),
+        (EventKind.PEER_CALL, b"", {"aux_lo": 0}, {"event_type": "peer_call", "syn_fingerprint": None}),
         (
             EventKind.CONN_CLOSE,
             b"",
@@ -74,6 +88,7 @@ def one_event(kind: EventKind, text: bytes = b"", **columns: Any) -> dict[str, A
                 "resp_bytes": 6,
                 "duration_ns": 1_500_000_000,
                 "syns": 4,
+                "aux_lo": 9,
                 "count": 2,
                 "enhanced": 7,
                 "flags": EventFlag.TLS | EventFlag.GAP,
@@ -87,6 +102,7 @@ def one_event(kind: EventKind, text: bytes = b"", **columns: Any) -> dict[str, A
                 "syns": 4,
                 "messages_accepted": 2,
                 "transactions_unseen": 7,
+                "dialect": 9,
                 "flags": ["tls", "gap"],
             },
         ),

@@ -35,6 +35,8 @@ START_NS = (20_780 * 86400 + 10 * 3600) * SECOND_NS
 
 A, MX, TXT, AAAA = 1, 15, 16, 28
 NXDOMAIN = 3
+#: What a record of TLS adds to what it carries (RFC 8446 section 5.2: header, type, tag).
+WRAPPING_BYTES = 22
 
 
 @dataclass(frozen=True)
@@ -222,10 +224,11 @@ class World:
         recipients: int = 1,
         body_bytes: int = 600,
         login: bool = False,
+        controller: str | None = None,
     ) -> None:
-        """Let a client, at home or outside, connect to a mail server."""
+        """Let a client, at home or outside, connect to a mail server; for ``controller`` if it is a proxy."""
         self._next_port = 40000 + (self._next_port - 40000 + 1) % 20000
-        stream = _Stream(self, t, host.ip, server, self._next_port, port)
+        stream = _Stream(self, t, host.ip, server, self._next_port, port, controller)
         if fate == Fate.UNANSWERED:
             for delay in (0.0, 1.0, 3.0, 7.0):
                 stream.client(flags=SYN, at=t + delay)
@@ -244,6 +247,14 @@ class World:
         stream.server(flags=FIN | ACK)
         stream.client()
 
+    def say(self, t: float, src: str, dst: str, n_bytes: int, *, flags: int = ACK) -> None:
+        """Send bytes over an HTTPS connection whose server is outside, in segments of an ordinary size."""
+        ports = (443, 50000) if src not in self._macs else (50000, 443)
+        for at in range(0, max(n_bytes, 1), 1400):
+            payload = bytes(min(1400, n_bytes - at))
+            segment = build.tcp(payload, src_port=ports[0], dst_port=ports[1], flags=flags)
+            self.packet(t, src, dst, TCP, segment)
+
     def in_order(self) -> list[Frame]:
         """All frames by time."""
         return sorted(self.frames, key=lambda frame: frame.ts_ns)
@@ -256,8 +267,18 @@ class World:
 class _Stream:
     """One TCP connection; each segment takes half a round trip."""
 
-    def __init__(self, world: World, t: float, orig: str, resp: str, orig_port: int, resp_port: int) -> None:
+    def __init__(
+        self,
+        world: World,
+        t: float,
+        orig: str,
+        resp: str,
+        orig_port: int,
+        resp_port: int,
+        controller: str | None = None,
+    ) -> None:
         self._world = world
+        self._controller = controller
         self._t = t
         self._ends = (orig, orig_port), (resp, resp_port)
         self._next = [1_000_000 + orig_port * 7919, 5_000_000 + orig_port * 104729]
@@ -296,6 +317,11 @@ class _Stream:
             flags=flags | (PSH if payload else 0),
         )
         self._world.packet(self._t, src, dst, TCP, segment)
+        if payload and self._controller is not None:
+            # Over a connection that is open all along: what to say just before, the reply just after.
+            ends = (self._controller, src) if side == 0 else (dst, self._controller)
+            delay = -0.004 if side == 0 else 0.004
+            self._world.say(self._t + delay, *ends, len(payload) + WRAPPING_BYTES)
         self._next[side] += len(payload) + (1 if flags & (SYN | FIN) else 0)
         self._t += self._world.rtt / 2
 

@@ -18,6 +18,10 @@ MAX_REASONS = 5
 MIN_CONTRIBUTION = 0.2
 
 
+#: A device whose mail follows another peer to this degree passes it on.
+RELAYED = 0.4
+
+
 class _Wording(NamedTuple):
     text: str  # with {value}
     usual: float | None  # of a device that is no mail server
@@ -46,6 +50,9 @@ _WORDINGS: dict[Feature, _Wording] = {
     Feature.SILENT_DAYS: _Wording("it sent its first mail after {value} days without any", None),
     Feature.VERSUS_USUAL: _Wording("{value} times the connections of its usual day", 1.0),
     Feature.REJECT_VERSUS_USUAL: _Wording("{value} more of its mail is refused than usual", 0.0),
+    Feature.RELAY_SYMMETRY: _Wording(
+        "what it mails agrees to {value} with what one other peer sends it at the same time", 0.0
+    ),
     Feature.DESTINATIONS_1M: _Wording("{value} mail servers within a minute", 0.0),
     Feature.AUTH_FAILED_OPERATORS: _Wording("failed logins at {value} mail operators", 0.0),
 }
@@ -75,6 +82,8 @@ def find_cause(features: Sequence[float], role: Role, *, is_known_server: bool, 
     f = features
     if is_blocked or f[Feature.NO_ANSWER_SHARE] > 0.8:
         return "blocked-spam"
+    if f[Feature.RELAY_SYMMETRY] > RELAYED:
+        return "mail-proxy"
     if f[Feature.SUBMISSION_24H] > f[Feature.SMTP25_24H]:
         return "submission-abuse"
     if is_known_server:

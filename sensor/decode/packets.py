@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sensor.decode.fingerprint import syn_fingerprint
 from sensor.decode.ip import IpProtocol, decode_ip, protocol_layer, read_ip_addresses
 from sensor.decode.layers import NETWORK_LAYERS, Layer
 from sensor.decode.link import EtherType, decode_link, read_stations
 from sensor.decode.peel import MAX_LAYERS, peel_layer
 from sensor.decode.shims import forget_stations
 from sensor.decode.status import UNDECIDED, FrameStatus
-from sensor.decode.transport import decode_tcp, decode_udp
+from sensor.decode.transport import TcpFlag, decode_tcp, decode_udp
 from sensor.decode.udp_tunnels import TUNNEL_PORTS, udp_layer
+from sensor.decode.watch import is_watched, note_mail
 from sensor.decode.wire import read_u8, read_u16, read_u32
 from sensor.jit import inlined, inner, kernel
 
@@ -40,6 +42,7 @@ PACKET_DTYPE = np.dtype(
         ("seq", np.int64),
         ("ack", np.int64),
         ("frame", np.int64),  # row of the frame in its batch
+        ("fingerprint", np.int64),  # of a SYN without ACK (decode/fingerprint.py), else 0
         (
             "session",
             np.int64,
@@ -48,7 +51,7 @@ PACKET_DTYPE = np.dtype(
         ("src_port", np.int32),
         ("dst_port", np.int32),
         ("tcp_flags", np.int32),
-        ("status", np.int32),  # FrameStatus: MAIL, DNS or LAN
+        ("status", np.int32),  # FrameStatus: MAIL, DNS, LAN or PEER
         ("proto", np.int32),  # IANA protocol number; for ARP, the EtherType
         ("ip_id", np.int32),  # IPv4 identification; 0 for IPv6 and ARP
     ]
@@ -57,6 +60,7 @@ PACKET_DTYPE = np.dtype(
 N_PORTS = 65536
 _DNS_PORT = 53  # RFC 1035 section 4.2
 _DHCP_PORTS = (67, 68)  # RFC 2131 section 4.1
+_SYN, _ACK = int(TcpFlag.SYN), int(TcpFlag.ACK)
 
 
 class PortClass(IntEnum):
@@ -110,7 +114,7 @@ def udp_status(a: int, b: int) -> int:
 @inlined
 def is_row(status: int) -> bool:
     """Tell whether a frame of this status becomes a row."""
-    return status in (FrameStatus.MAIL, FrameStatus.DNS, FrameStatus.LAN)
+    return status in (FrameStatus.MAIL, FrameStatus.DNS, FrameStatus.LAN, FrameStatus.PEER)
 
 
 @inlined
@@ -126,7 +130,7 @@ def fill_arp(packet: Any, pos: int, end: int, wire_end: int) -> None:
     """Store the columns of an ARP frame; its payload is all that follows, padding included."""
     packet["src_hi"] = packet["src_lo"] = packet["dst_hi"] = packet["dst_lo"] = 0
     packet["src_port"] = packet["dst_port"] = 0
-    packet["seq"] = packet["ack"] = packet["tcp_flags"] = 0
+    packet["seq"] = packet["ack"] = packet["tcp_flags"] = packet["fingerprint"] = 0
     packet["proto"] = EtherType.ARP
     packet["ip_id"] = 0
     fill_payload(packet, pos, end, wire_end - pos)
@@ -156,33 +160,50 @@ def fill_ip(data: Bytes, packet: Any, network: int, end: int, layer: int, proto:
 
 
 @inlined
-def fill_tcp(data: Bytes, packet: Any, segment: int, end: int) -> None:
+def fill_tcp(data: Bytes, packet: Any, network: int, segment: int, end: int, layer: int) -> None:
     """Store the columns that TCP alone has (RFC 9293 section 3.1)."""
+    flags = read_u8(data, segment + 13, end)
     packet["seq"] = read_u32(data, segment + 4, end)
     packet["ack"] = read_u32(data, segment + 8, end)
-    packet["tcp_flags"] = read_u8(data, segment + 13, end)
+    packet["tcp_flags"] = flags
+    packet["fingerprint"] = 0
+    if flags & (_SYN | _ACK) == _SYN:
+        packet["fingerprint"] = syn_fingerprint(data, network, segment, end, layer)
+
+
+@inlined
+def says_something(data: Bytes, segment: int, end: int, proto: int, payload_len: int) -> bool:
+    """Tell whether a packet brings bytes or opens a connection: bare acknowledgements do neither."""
+    if payload_len > 0:
+        return True
+    return proto == IpProtocol.TCP and read_u8(data, segment + 13, end) & (_SYN | _ACK) == _SYN
 
 
 @inlined
 def fill_udp(packet: Any) -> None:
     """Clear the columns that TCP alone has."""
-    packet["seq"] = packet["ack"] = packet["tcp_flags"] = 0
+    packet["seq"] = packet["ack"] = packet["tcp_flags"] = packet["fingerprint"] = 0
 
 
 @inlined
 def decode_segment(
     data: Bytes,
+    network: int,
     pos: int,
     end: int,
     wire_end: int,
+    layer: int,
     proto: int,
+    ts_ns: int,
     port_class: NDArray[np.uint8],
+    watch: NDArray[Any],
     packet: Any,
     weirds: NDArray[np.int64],
 ) -> int:
-    """Decode the TCP or UDP header at ``pos`` and return the frame's status; the ports decide it.
+    """Decode the TCP or UDP header at ``pos`` and return the frame's status.
 
-    UNDECIDED if they are a tunnel's: then ``packet`` has the ports, and where the payload lies.
+    The ports decide it and, where they say nothing, whether one of the ends has mailed lately. UNDECIDED if they
+    are a tunnel's: then ``packet`` has the ports, and where the payload lies.
     """
     if proto == IpProtocol.TCP:
         status, payload, payload_len = decode_tcp(data, pos, end, wire_end, weirds)
@@ -192,13 +213,19 @@ def decode_segment(
         return status
     src_port, dst_port = read_u16(data, pos, end), read_u16(data, pos + 2, end)
     src_class, dst_class = int(port_class[src_port]), int(port_class[dst_port])
-    if src_class == PortClass.OTHER and dst_class == PortClass.OTHER:
-        return FrameStatus.OTHER
-    if proto == IpProtocol.TCP:
-        status = tcp_status(src_class, dst_class)
-        fill_tcp(data, packet, pos, end)
+    _, src_lo, _, dst_lo = read_ip_addresses(data, network, end, layer)
+    is_tcp = proto == IpProtocol.TCP
+    status = tcp_status(src_class, dst_class) if is_tcp else udp_status(src_class, dst_class)
+    if status == FrameStatus.MAIL and dst_class == PortClass.MAIL:
+        note_mail(watch, src_lo, ts_ns)
+    if status == FrameStatus.OTHER:
+        is_peer = is_watched(watch, src_lo, ts_ns) or is_watched(watch, dst_lo, ts_ns)
+        if not is_peer or not says_something(data, pos, end, proto, payload_len):
+            return status
+        status = FrameStatus.PEER
+    if is_tcp:
+        fill_tcp(data, packet, network, pos, end, layer)
     else:
-        status = udp_status(src_class, dst_class)
         fill_udp(packet)
     packet["src_port"] = src_port
     packet["dst_port"] = dst_port
@@ -213,7 +240,9 @@ def decode_ip_packet(
     end: int,
     wire_end: int,
     layer: int,
+    ts_ns: int,
     port_class: NDArray[np.uint8],
+    watch: NDArray[Any],
     packet: Any,
     weirds: NDArray[np.int64],
 ) -> tuple[int, int, int, int, int]:
@@ -224,7 +253,9 @@ def decode_ip_packet(
     if proto not in (IpProtocol.TCP, IpProtocol.UDP):
         status, inside = protocol_layer(proto)
         return status, inside, segment, end, wire_end
-    status = decode_segment(data, segment, end, wire_end, proto, port_class, packet, weirds)
+    status = decode_segment(
+        data, network, segment, end, wire_end, layer, proto, ts_ns, port_class, watch, packet, weirds
+    )
     if status == UNDECIDED:
         payload = packet["payload_start"]
         status, inside = udp_layer(packet["src_port"], packet["dst_port"])
@@ -241,7 +272,9 @@ def decode_network(
     network: int,
     end: int,
     wire_end: int,
+    ts_ns: int,
     port_class: NDArray[np.uint8],
+    watch: NDArray[Any],
     packet: Any,
     weirds: NDArray[np.int64],
 ) -> tuple[int, int, int, int, int]:
@@ -252,7 +285,7 @@ def decode_network(
     if layer == Layer.ARP:
         fill_arp(packet, network, end, wire_end)
         return FrameStatus.LAN, Layer.NONE, network, end, wire_end
-    return decode_ip_packet(data, network, end, wire_end, layer, port_class, packet, weirds)
+    return decode_ip_packet(data, network, end, wire_end, layer, ts_ns, port_class, watch, packet, weirds)
 
 
 @inner
@@ -262,7 +295,9 @@ def decode_inside(
     pos: int,
     end: int,
     wire_end: int,
+    ts_ns: int,
     port_class: NDArray[np.uint8],
+    watch: NDArray[Any],
     packet: Any,
     peeled: NDArray[np.int64],
     weirds: NDArray[np.int64],
@@ -274,7 +309,7 @@ def decode_inside(
     for _ in range(MAX_LAYERS):
         if layer in NETWORK_LAYERS:
             status, layer, pos, end, wire_end = decode_network(
-                data, layer, pos, end, wire_end, port_class, packet, weirds
+                data, layer, pos, end, wire_end, ts_ns, port_class, watch, packet, weirds
             )
             if status == UNDECIDED:
                 forget_stations(packet)
@@ -291,6 +326,7 @@ def decode_frame(
     data: Bytes,
     frame: Any,
     port_class: NDArray[np.uint8],
+    watch: NDArray[Any],
     packet: Any,
     peeled: NDArray[np.int64],
     weirds: NDArray[np.int64],
@@ -309,14 +345,16 @@ def decode_frame(
     is_network = layer in NETWORK_LAYERS
     if is_network:
         status, layer, pos, end, wire_end = decode_network(
-            data, layer, pos, end, wire_end, port_class, packet, weirds
+            data, layer, pos, end, wire_end, frame["ts_ns"], port_class, watch, packet, weirds
         )
     if status == UNDECIDED or is_row(status):
         fill_link(data, frame, vlan, packet)
     if status == UNDECIDED:
         if is_network:
             forget_stations(packet)
-        status = decode_inside(data, layer, pos, end, wire_end, port_class, packet, peeled, weirds)
+        status = decode_inside(
+            data, layer, pos, end, wire_end, frame["ts_ns"], port_class, watch, packet, peeled, weirds
+        )
     if is_row(status):
         packet["ts_ns"] = frame["ts_ns"]
         packet["status"] = status
@@ -329,6 +367,7 @@ def decode_batch(
     frames: NDArray[Any],
     first: int,
     port_class: NDArray[np.uint8],
+    watch: NDArray[Any],
     packets: NDArray[Any],
     status_counts: NDArray[np.int64],
     peeled: NDArray[np.int64],
@@ -337,9 +376,10 @@ def decode_batch(
     """Decode the headers of ``frames[first:]`` and return (packets written, frame to resume at).
 
     ``data``: u8[n_bytes], the batch's bytes; ``frames``: FRAME_DTYPE[n_frames], each within ``data``;
-    ``port_class``: u8[65536], ``port_classes``; ``packets``: PACKET_DTYPE[n_out], n_out > 0, out, one row per
-    frame whose status is MAIL, DNS or LAN, and unspecified behind those; ``status_counts``:
-    i64[N_FRAME_STATUSES], ``peeled``: i64[N_LAYERS] and ``weirds``: i64[N_WEIRDS], in/out, counted up.
+    ``port_class``: u8[65536], ``port_classes``; ``watch``: in/out, ``new_watch``; ``packets``:
+    PACKET_DTYPE[n_out], n_out > 0, out, one row per frame whose status is MAIL, DNS, LAN or PEER, and
+    unspecified behind those; ``status_counts``: i64[N_FRAME_STATUSES], ``peeled``: i64[N_LAYERS] and
+    ``weirds``: i64[N_WEIRDS], in/out, counted up.
 
     The frame to resume at is ``len(frames)`` when all were decoded; else ``packets`` was full. Exactly one
     status is counted for each frame before it.
@@ -349,7 +389,7 @@ def decode_batch(
         if n_packets == len(packets):
             return n_packets, row
         packet = packets[n_packets]
-        status = decode_frame(data, frames[row], port_class, packet, peeled, weirds)
+        status = decode_frame(data, frames[row], port_class, watch, packet, peeled, weirds)
         status_counts[status] += 1
         if is_row(status):
             packet["frame"] = row

@@ -26,6 +26,7 @@ class FrameStatus(IntEnum):
     UNKNOWN_LINK_TYPE = 8
     UNKNOWN_TUNNEL = 9  # an encapsulation that is not decoded, or encrypted
     TOO_DEEP = 10  # more nested headers than the named bounds allow
+    PEER = 11  # TCP or UDP of an address that has mailed lately, and neither mail nor DNS
 
 
 N_FRAME_STATUSES = len(FrameStatus)
@@ -80,6 +81,7 @@ class Eviction(IntEnum):
     FLOW = 0
     DNS_ANSWER = 1
     DEVICE = 2
+    PEER = 3
 
 
 N_EVICTIONS = len(Eviction)

@@ -22,22 +22,31 @@ from sensor.decode.smtp import (
     VERB_NONE,
     VERB_RCPT,
 )
+from sensor.decode.status import FrameStatus
+from sensor.decode.watch import WATCH_NS
 from sensor.decode.wire import copy_bytes
+from sensor.devices.acquaintance import meet_server
 from sensor.devices.exceptions import is_excepted
 from sensor.devices.identity import find_home_device, forget_device, is_in_networks, is_unicast, note_router
 from sensor.devices.operators import operator_of_address
+from sensor.devices.relay import on_mail_transfer, on_peer_transfer
 from sensor.devices.resolution import find_answer, remember_answer
 from sensor.devices.table import (
     DAY_NS,
     HLL_REGISTERS,
+    MAX_COUNT,
     MAX_NAME_BYTES,
     N_COUNTS,
     N_DESTINATIONS,
+    N_DIALECTS,
+    N_FINGERPRINTS,
     N_FLOW_EXAMPLES,
     N_HELO,
     N_OPERATORS,
+    N_PAUSES,
     N_RECENT,
     N_RETRIES,
+    N_SIZES,
     NEVER_NS,
     RECENT_SLOT_NS,
     RECENT_SLOTS,
@@ -74,6 +83,13 @@ URGENT_BURST = 3.0
 RETRY_NS = 3600 * SECOND_NS
 #: Of a device whose DNS passes the mirror in both directions, at least so many queries are seen to be answered.
 ANSWERED_SHARE = 0.8
+#: A proxy connects as soon as it is told to.
+CALL_NS = 2 * SECOND_NS
+_HOUR_NS = 3600 * SECOND_NS
+_MS_NS = 1_000_000
+_MAX_INT32 = (1 << 31) - 1
+#: Whole days with mail that make a past to compare with.
+USUAL_DAYS = 3
 #: Weight of a finished day in what is usual.
 USUAL_WEIGHT = 0.2
 
@@ -95,6 +111,9 @@ _COMMAND, _REPLY, _MESSAGE = (
 )
 _QUERY, _ANSWER, _RESPONSE = int(EventKind.DNS_QUERY), int(EventKind.DNS_ANSWER), int(EventKind.DNS_RESPONSE)
 _ARP, _DHCP = int(EventKind.ARP), int(EventKind.DHCP)
+_TRANSFER, _PEER_CALL = int(EventKind.TRANSFER), int(EventKind.PEER_CALL)
+_OF_MAIL = int(FrameStatus.MAIL)
+_OTHER_SYNS, _MAIL_SYNS = range(2)
 _FLAG_TLS, _FLAG_GAP, _FLAG_MIDSTREAM = int(EventFlag.TLS), int(EventFlag.GAP), int(EventFlag.MIDSTREAM)
 _ADDRESS_VALID = 2_001_005
 _FLAG_NO_RESP, _FLAG_NO_ORIG = int(EventFlag.NO_RESP), int(EventFlag.NO_ORIG)
@@ -114,6 +133,9 @@ _RESOLVABLE, _UNRESOLVED = int(Count.RESOLVABLE), int(Count.UNRESOLVED)
 _DNS, _DNS_OUTSIDE, _MX, _DNSBL = int(Count.DNS), int(Count.DNS_OUTSIDE), int(Count.MX), int(Count.DNSBL)
 _TLS_EMPTY, _INFERRED, _ANSWERED = int(Count.TLS_EMPTY), int(Count.INFERRED), int(Count.ANSWERED)
 _DNS_ANSWERED, _UNSEEN = int(Count.DNS_ANSWERED), int(Count.UNSEEN)
+_CALLABLE, _CALLED = int(Count.CALLABLE), int(Count.CALLED)
+_NEW_25, _NEW_SUBMISSION = int(Count.NEW_25), int(Count.NEW_SUBMISSION)
+_TIMED, _ODD_HOUR = int(Count.TIMED), int(Count.ODD_HOUR)
 _R_SMTP25, _R_SUBMISSION = int(Recent.SMTP25), int(Recent.SUBMISSION)
 _R_MX, _R_UNANSWERED = int(Recent.MX), int(Recent.UNANSWERED)
 _VERB_AUTH = 14
@@ -163,6 +185,8 @@ def close_day(device: Any) -> None:
         else:
             device["usual_reject"] = device["usual_reject"] + USUAL_WEIGHT * (share - device["usual_reject"])
     device["usual_days"] = device["usual_days"] + 1
+    device["usual_hours"] = device["usual_hours"] | device["day_hours"]
+    device["day_hours"] = 0
     device["day_connections"] = 0
     device["day_replies"] = 0
     device["day_rejected"] = 0
@@ -172,7 +196,8 @@ def close_day(device: Any) -> None:
 def count(t: DeviceTables, row: int, what: int, n: int) -> None:
     """Count something that a device did, in its current slot and in total."""
     t.devices[row]["has_mail"] = 1
-    t.counts[row, t.devices[row]["slot"] % SLOTS, what] += n
+    slot = t.devices[row]["slot"] % SLOTS
+    t.counts[row, slot, what] = min(i64(t.counts[row, slot, what]) + n, MAX_COUNT)
     t.totals[row, what] += n
 
 
@@ -275,7 +300,6 @@ def note_destination(t: DeviceTables, row: int, event: Any, ts_ns: int) -> None:
     destination["hi"] = hi
     destination["lo"] = lo
     destination["port"] = port
-    destination["first_ns"] = ts_ns
     destination["last_ns"] = ts_ns
     destination["day"] = ts_ns // DAY_NS
     destination["count"] = 1
@@ -346,6 +370,39 @@ def sees_lookups(t: DeviceTables, row: int) -> bool:
     return bool(answered > 0 and answered >= ANSWERED_SHARE * t.totals[row, _DNS])
 
 
+@inner
+def note_fingerprint(t: DeviceTables, row: int, of: int, fingerprint: int) -> None:
+    """Note the TCP fingerprint of a SYN that a device sent, 0 if none was seen; the first N_FINGERPRINTS are kept."""
+    if fingerprint == 0:
+        return
+    for i in range(N_FINGERPRINTS):
+        if t.fingerprints[row, of, i] == fingerprint:
+            return
+        if t.fingerprints[row, of, i] == 0:
+            t.fingerprints[row, of, i] = fingerprint
+            return
+
+
+@inner
+def note_hour(t: DeviceTables, row: int, ts_ns: int) -> None:
+    """Note the hour of the day at which a device mails, and whether it is one of its usual ones."""
+    device = t.devices[row]
+    hour = 1 << ((ts_ns % DAY_NS) // _HOUR_NS)
+    if device["usual_days"] >= USUAL_DAYS:
+        count(t, row, _TIMED, 1)
+        if device["usual_hours"] & hour == 0:
+            count(t, row, _ODD_HOUR, 1)
+    device["day_hours"] = device["day_hours"] | hour
+
+
+@inner
+def note_size(t: DeviceTables, row: int, n_bytes: int) -> None:
+    """Note the size of a message that a device sent."""
+    device = t.devices[row]
+    t.sizes[row, device["n_sizes"] % N_SIZES] = min(n_bytes, _MAX_INT32)
+    device["n_sizes"] = device["n_sizes"] + 1
+
+
 @spliced
 def on_outbound(t: DeviceTables, row: int, event: Any, ts_ns: int) -> int:
     """Take a mail connection that a device opened to a server outside; return how much evidence it is."""
@@ -353,8 +410,20 @@ def on_outbound(t: DeviceTables, row: int, event: Any, ts_ns: int) -> int:
     is_25 = event["resp_port"] == _SMTP_PORT
     count(t, row, _SMTP25 if is_25 else _SUBMISSION, 1)
     count_recent(t, row, _R_SMTP25 if is_25 else _R_SUBMISSION)
+    note_hour(t, row, ts_ns)
+    if meet_server(t, row, event["resp_hi"], event["resp_lo"], event["resp_port"], ts_ns):
+        count(t, row, _NEW_25 if is_25 else _NEW_SUBMISSION, 1)
+    if device["mail_first_ns"] >= 0:
+        pause_ms = min((ts_ns - device["mail_last_ns"]) // _MS_NS, _MAX_INT32)
+        t.pauses[row, device["n_pauses"] % N_PAUSES] = pause_ms
+        device["n_pauses"] = device["n_pauses"] + 1
     if device["mail_first_ns"] < 0:
         device["mail_first_ns"] = ts_ns
+    elif ts_ns - device["mail_last_ns"] < WATCH_NS:
+        count(t, row, _CALLABLE, 1)
+        if device["called_ns"] >= 0 and ts_ns - device["called_ns"] <= CALL_NS:
+            count(t, row, _CALLED, 1)
+    note_fingerprint(t, row, _MAIL_SYNS, event["aux_lo"])
     device["mail_last_ns"] = ts_ns
     device["active_days"] = device["active_days"] | 1
     device["connections"] = device["connections"] + 1
@@ -414,12 +483,24 @@ def await_retry(t: DeviceTables, row: int, event: Any, ts_ns: int) -> None:
     wait["since_ns"] = ts_ns
 
 
+@inner
+def note_dialect(t: DeviceTables, row: int, dialect: int) -> None:
+    """Note the order of a connection's commands, 0 if none was read; the first N_DIALECTS are told apart."""
+    for i in range(N_DIALECTS):
+        if dialect == 0 or t.dialects[row, i] == dialect:
+            return
+        if t.dialects[row, i] == 0:
+            t.dialects[row, i] = dialect
+            return
+
+
 @spliced
 def on_close(t: DeviceTables, row: int, event: Any) -> int:
     """Take the end of an outbound connection; return how much evidence it is."""
     fate = event["code"]
     flags = event["flags"]
     count(t, row, _CLOSED, 1)
+    note_dialect(t, row, event["aux_lo"])
     evidence = 0
     if fate == _FATE_UNANSWERED:
         count(t, row, _UNANSWERED, 1)
@@ -435,6 +516,7 @@ def on_close(t: DeviceTables, row: int, event: Any) -> int:
         if fate == _FATE_TLS:
             if event["count"] > 0:
                 count(t, row, _INFERRED, event["count"])
+                note_size(t, row, event["orig_bytes"])
             elif flags & _FLAG_NO_ORIG == 0:
                 count(t, row, _TLS_EMPTY, 1)
     elif event["resp_bytes"] > 0 or event["orig_bytes"] > 0:
@@ -549,6 +631,9 @@ def on_mail_event(t: DeviceTables, row: int, event: Any, text: NDArray[np.uint8]
         evidence = on_close(t, row, event)
     elif kind == _REPLY:
         evidence = on_reply(t, row, event, ts_ns)
+    elif kind == _TRANSFER:
+        if t.devices[row]["mail_first_ns"] >= 0:
+            on_mail_transfer(t, row, event["aux_lo"], event["orig_bytes"], event["resp_bytes"])
     elif kind == _COMMAND:
         if event["code"] in (VERB_HELO, VERB_EHLO, VERB_LHLO):
             on_greeting(t, row, event, text)
@@ -556,6 +641,8 @@ def on_mail_event(t: DeviceTables, row: int, event: Any, text: NDArray[np.uint8]
             count(t, row, _MESSAGES, 1)
     elif kind == _MESSAGE:
         count(t, row, _RECIPIENTS, event["count"])
+        if event["orig_bytes"] > 0:
+            note_size(t, row, event["orig_bytes"])
         if 200 <= event["code"] < 300:
             count(t, row, _ACCEPTED, 1)
         elif event["code"] == 0:
@@ -608,6 +695,23 @@ def on_dns_event(
 
 
 @spliced
+def on_peer_event(t: DeviceTables, row: int, event: Any, is_orig: bool, ts_ns: int) -> None:
+    """Take what a device that has mailed exchanges with an outside peer beside mail; ``is_orig``: it spoke first."""
+    if t.devices[row]["mail_first_ns"] < 0:
+        return
+    hi = event["resp_hi"] if is_orig else event["orig_hi"]
+    lo = event["resp_lo"] if is_orig else event["orig_lo"]
+    if event["kind"] == _TRANSFER:
+        sent = event["orig_bytes"] if is_orig else event["resp_bytes"]
+        received = event["resp_bytes"] if is_orig else event["orig_bytes"]
+        on_peer_transfer(t, row, event["aux_lo"], hi, lo, sent, received, ts_ns)
+    elif not is_orig:
+        t.devices[row]["called_ns"] = ts_ns
+    else:
+        note_fingerprint(t, row, _OTHER_SYNS, event["aux_lo"])
+
+
+@spliced
 def on_lan_event(t: DeviceTables, row: int, event: Any, text: NDArray[np.uint8]) -> None:
     """Take the name that a device gives itself in DHCP; its address has been noted already."""
     if event["text_len"] > 0:
@@ -656,6 +760,10 @@ def observe_event(t: DeviceTables, event: Any, text: NDArray[np.uint8], ts_ns: i
             row = i64(found)
         else:
             server = i64(found)
+    if kind == _PEER_CALL or (kind == _TRANSFER and event["code"] != _OF_MAIL):
+        if (row >= 0) != (server >= 0):
+            on_peer_event(t, max(row, server), event, row >= 0, ts_ns)
+        return False
     is_dns = kind in (_QUERY, _ANSWER, _RESPONSE)
     if server >= 0 and not is_dns:
         on_inbound(t, server, event, orig_home)

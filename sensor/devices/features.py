@@ -13,15 +13,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sensor.devices.activity import BURST_S, HeloKind, advance_slots
+from sensor.devices.activity import BURST_S, USUAL_DAYS, HeloKind, advance_slots
+from sensor.devices.relay import relay_symmetry
 from sensor.devices.table import (
     DAY_NS,
     HLL_REGISTERS,
     N_COUNTS,
     N_DESTINATIONS,
+    N_DIALECTS,
+    N_FINGERPRINTS,
     N_HELO,
     N_OPERATORS,
+    N_PAUSES,
     N_RECENT,
+    N_SIZES,
     RECENT_SLOTS,
     SECOND_NS,
     SLOTS,
@@ -42,6 +47,7 @@ class Needs(IntEnum):
     CLEARTEXT = 1
     DNS = 2
     PAST = 3
+    PEERS = 4
 
 
 class FeatureInfo(NamedTuple):
@@ -91,6 +97,19 @@ class Feature(IntEnum):
     REJECT_VERSUS_USUAL = 31
     KNOWN_SERVER = 32
     MESSAGES_24H = 33
+    RELAY_SYMMETRY = 34
+    CALLED_SHARE = 35
+    FOREIGN_SYN = 36
+    SIZE_MEAN = 37
+    SIZE_SPREAD = 38
+    SAME_SIZE_SHARE = 39
+    PAUSE_SPREAD = 40
+    ODD_HOUR_SHARE = 41
+    TLS_SHARE = 42
+    HELO_CLASSES = 43
+    DIALECTS = 44
+    NEW_25_SHARE = 45
+    NEW_SUBMISSION_SHARE = 46
 
 
 N_FEATURES = len(Feature)
@@ -166,10 +185,85 @@ FEATURES: tuple[FeatureInfo, ...] = (
     FeatureInfo("reject_vs_usual", "share", Needs.PAST, +1, "refusals above the usual share"),
     FeatureInfo("known_server", "yes/no", Needs.FLOWS, 0, "configured as a mail server"),
     FeatureInfo("messages_24h", "messages/day", Needs.CLEARTEXT, +1, "messages attempted"),
+    FeatureInfo(
+        "relay_symmetry",
+        "share",
+        Needs.PEERS,
+        +1,
+        "how closely its mail follows, both ways, the bytes of one other peer",
+    ),
+    FeatureInfo(
+        "called_share_24h",
+        "share",
+        Needs.PEERS,
+        +1,
+        "mail connections within 2 s of somebody outside speaking to it, unasked",
+    ),
+    FeatureInfo(
+        "synfp_vs_device", "yes/no", Needs.PEERS, +1, "its mail comes from another TCP stack than the rest"
+    ),
+    FeatureInfo("size_mean", "bytes", Needs.PAST, 0, "mean size of its last 16 messages"),
+    FeatureInfo(
+        "size_cv",
+        "ratio",
+        Needs.PAST,
+        0,
+        "standard deviation of the sizes of its last 16 messages over their mean",
+    ),
+    FeatureInfo(
+        "dup_size_share",
+        "share",
+        Needs.PAST,
+        +1,
+        "of its last 16 messages, those of the most frequent size, less one",
+    ),
+    FeatureInfo(
+        "gap_cv",
+        "ratio",
+        Needs.PAST,
+        0,
+        "standard deviation of the logarithms of its last 16 pauses between connections",
+    ),
+    FeatureInfo(
+        "night_share_24h",
+        "share",
+        Needs.PAST,
+        0,
+        "connections in hours of the day in which it never mailed before",
+    ),
+    FeatureInfo("tls_used_share_24h", "share", Needs.FLOWS, 0, "connections with mail that are encrypted"),
+    FeatureInfo(
+        "helo_classes",
+        "forms",
+        Needs.CLEARTEXT,
+        +1,
+        "forms of the names it gives itself: host name, address, bare word",
+    ),
+    FeatureInfo(
+        "dialect_distinct",
+        "dialects",
+        Needs.CLEARTEXT,
+        +1,
+        "orders of commands before the first mail of a connection",
+    ),
+    FeatureInfo(
+        "dst25_new_share_24h",
+        "share",
+        Needs.FLOWS,
+        +1,
+        "connections to port 25 of servers that are new to the device",
+    ),
+    FeatureInfo(
+        "new_server_share_24h",
+        "share",
+        Needs.FLOWS,
+        +1,
+        "connections to submission servers that are new to the device",
+    ),
 )
 
-#: Whole days with mail that make a past to compare with.
-USUAL_DAYS = 3
+#: Sizes that differ by less are one template's: names and numbers in it vary.
+SIZE_STEP = 32
 #: An encrypted connection that is large enough for a message was accepted more often than not.
 INFERRED_WEIGHT = 0.8
 
@@ -193,6 +287,9 @@ _REJECTED_5XX, _BLOCKLISTED, _AUTH_FAILED = int(_C.REJECTED_5XX), int(_C.BLOCKLI
 _RESOLVABLE, _UNRESOLVED, _DNS = int(_C.RESOLVABLE), int(_C.UNRESOLVED), int(_C.DNS)
 _DNS_OUTSIDE, _MX, _DNSBL, _TLS_EMPTY = int(_C.DNS_OUTSIDE), int(_C.MX), int(_C.DNSBL), int(_C.TLS_EMPTY)
 _INFERRED, _ANSWERED, _UNSEEN = int(_C.INFERRED), int(_C.ANSWERED), int(_C.UNSEEN)
+_CALLABLE, _CALLED = int(_C.CALLABLE), int(_C.CALLED)
+_NEW_25, _NEW_SUBMISSION = int(_C.NEW_25), int(_C.NEW_SUBMISSION)
+_TIMED, _ODD_HOUR, _CLEARTEXT = int(_C.TIMED), int(_C.ODD_HOUR), int(_C.CLEARTEXT)
 _R_SMTP25, _R_SUBMISSION, _R_MX = int(Recent.SMTP25), int(Recent.SUBMISSION), int(Recent.MX)
 
 _MINUTE_NS = 60 * SECOND_NS
@@ -214,6 +311,73 @@ def estimate_destinations(t: DeviceTables, row: int) -> float:
     if estimate <= 2.5 * HLL_REGISTERS and zeros > 0:
         estimate = HLL_REGISTERS * np.log(HLL_REGISTERS / zeros)
     return estimate
+
+
+@inner
+def has_foreign_syn(fingerprints: NDArray[np.int32]) -> float:
+    """Return 1 if mail was opened with a fingerprint that the device shows nowhere else, 0 if not, NaN if unknown.
+
+    ``fingerprints``: i4[2, N_FINGERPRINTS], of other SYNs and of mail. Those of IPv4 and of IPv6 (the last bit)
+    differ by nature. Of a device that shows as many as are kept nothing can be told.
+    """
+    result = np.nan
+    if fingerprints[0, N_FINGERPRINTS - 1] != 0:
+        return result
+    for i in range(N_FINGERPRINTS):
+        of_mail = i64(fingerprints[1, i])
+        is_comparable = False
+        is_known = False
+        for k in range(N_FINGERPRINTS):
+            other = i64(fingerprints[0, k])
+            if of_mail != 0 and other != 0 and (other ^ of_mail) & 1 == 0:
+                is_comparable = True
+                is_known = is_known or other == of_mail
+        if is_comparable and not is_known:
+            return 1.0
+        if is_comparable:
+            result = 0.0
+    return result
+
+
+@inner
+def fill_sizes(sizes: NDArray[np.int32], n: int, f: NDArray[np.float64]) -> None:
+    """Fill the features of the last ``n`` sizes of messages, i4[N_SIZES]; NaN for fewer than two."""
+    f[Feature.SIZE_MEAN] = f[Feature.SIZE_SPREAD] = f[Feature.SAME_SIZE_SHARE] = np.nan
+    if n == 0:
+        return
+    total = 0.0
+    for i in range(n):
+        total += sizes[i]
+    mean = total / n
+    f[Feature.SIZE_MEAN] = mean
+    if n < 2:
+        return
+    squares = 0.0
+    most = 0
+    for i in range(n):
+        squares += (sizes[i] - mean) ** 2
+        same = 0
+        for k in range(n):
+            if i64(sizes[k]) // SIZE_STEP == i64(sizes[i]) // SIZE_STEP:
+                same += 1
+        most = max(most, same)
+    f[Feature.SIZE_SPREAD] = math.sqrt(squares / n) / mean
+    f[Feature.SAME_SIZE_SHARE] = (most - 1) / (n - 1 + 2.0)
+
+
+@inner
+def pause_spread(pauses: NDArray[np.int32], n: int) -> float:
+    """Return the standard deviation of the logarithms of ``n`` pauses, i4[N_PAUSES] in ms; NaN for fewer than two."""
+    if n < 2:
+        return np.nan
+    total = 0.0
+    for i in range(n):
+        total += math.log(1.0 + pauses[i])
+    mean = total / n
+    squares = 0.0
+    for i in range(n):
+        squares += (math.log(1.0 + pauses[i]) - mean) ** 2
+    return math.sqrt(squares / n)
 
 
 @inner
@@ -243,7 +407,7 @@ def fill_features(t: DeviceTables, row: int, now_ns: int, f: NDArray[np.float64]
     day[:] = 0
     for slot in range(SLOTS):
         for k in range(N_COUNTS):
-            day[k] += t.counts[row, slot, k]
+            day[k] += i64(t.counts[row, slot, k])
     hour[:] = 0
     for slot in range(RECENT_SLOTS):
         for k in range(N_RECENT):
@@ -338,3 +502,19 @@ def fill_features(t: DeviceTables, row: int, now_ns: int, f: NDArray[np.float64]
     )
     f[Feature.KNOWN_SERVER] = device["is_known_server"]
     f[Feature.MESSAGES_24H] = day[_MESSAGES] + day[_INFERRED] if has_text else np.nan
+    f[Feature.RELAY_SYMMETRY] = relay_symmetry(t, row, now_ns)
+    f[Feature.CALLED_SHARE] = share(day[_CALLED], day[_CALLABLE], 2.0)
+    f[Feature.FOREIGN_SYN] = has_foreign_syn(t.fingerprints[row])
+    fill_sizes(t.sizes[row], min(i64(device["n_sizes"]), N_SIZES), f)
+    f[Feature.PAUSE_SPREAD] = pause_spread(t.pauses[row], min(i64(device["n_pauses"]), N_PAUSES))
+    f[Feature.ODD_HOUR_SHARE] = share(day[_ODD_HOUR], day[_TIMED], 2.0)
+    f[Feature.TLS_SHARE] = share(day[_TLS], day[_TLS] + day[_CLEARTEXT], 2.0)
+    kinds = i64(device["helo_kinds"])
+    f[Feature.HELO_CLASSES] = (kinds & 1) + (kinds >> 1 & 1) + (kinds >> 2 & 1) if has_text else np.nan
+    dialects = 0
+    for k in range(N_DIALECTS):
+        if t.dialects[row, k] != 0:
+            dialects += 1
+    f[Feature.DIALECTS] = dialects if has_text else np.nan
+    f[Feature.NEW_25_SHARE] = share(day[_NEW_25], day[_SMTP25], 2.0)
+    f[Feature.NEW_SUBMISSION_SHARE] = share(day[_NEW_SUBMISSION], day[_SUBMISSION], 2.0)

@@ -13,6 +13,7 @@ import numpy as np
 from sensor.decode.status import Eviction
 from sensor.devices.table import (
     DAY_NS,
+    ERA_NS,
     KEY_ADDRESS,
     KEY_FREE,
     KEY_MAC,
@@ -144,6 +145,12 @@ def reset_device(t: DeviceTables, row: int, ts_ns: int) -> None:
         t.registers[row] = 0
         t.helo[row] = 0
         t.retry_counts[row] = 0
+        t.relay[row] = 0
+        t.fingerprints[row] = 0
+        t.blooms[row] = 0
+        t.dialects[row] = 0
+        for i in range(t.peers.shape[1]):
+            t.peers[row, i]["last_ns"] = 0
         for i in range(t.destinations.shape[1]):
             t.destinations[row, i]["last_ns"] = 0
         for i in range(t.operators.shape[1]):
@@ -176,6 +183,8 @@ def reset_device(t: DeviceTables, row: int, ts_ns: int) -> None:
     device["day_connections"] = 0
     device["day_replies"] = 0
     device["day_rejected"] = 0
+    device["called_ns"] = -1
+    device["relay_slot"] = 0
     device["has_mail"] = 0
     device["is_known_server"] = 0
     device["is_accused"] = 0
@@ -184,6 +193,11 @@ def reset_device(t: DeviceTables, row: int, ts_ns: int) -> None:
     device["host_name_len"] = 0
     device["destinations_lost"] = 0
     device["n_examples"] = 0
+    device["era"] = ts_ns // ERA_NS
+    device["day_hours"] = 0
+    device["usual_hours"] = 0
+    device["n_sizes"] = 0
+    device["n_pauses"] = 0
 
 
 @spliced

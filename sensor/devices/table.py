@@ -39,6 +39,23 @@ N_HELO = 4
 N_RETRIES = 16
 MAX_NAME_BYTES = 64
 
+#: Outside ends of a device's other traffic that are compared with its mail.
+N_PEERS = 8
+#: Columns of ``relay``: bytes of mail to servers and from them; then for each peer, from it and to it.
+MAIL_OUT, MAIL_IN, PEER_IN, PEER_OUT = range(4)
+#: TCP fingerprints of a device's SYNs that are told apart.
+N_FINGERPRINTS = 4
+
+#: The latest sizes of messages, and pauses between connections, that are remembered.
+N_SIZES = 16
+N_PAUSES = 16
+
+#: Bits of each of two Bloom filters (Bloom 1970) of the servers met in thirty days, and in the thirty before.
+BLOOM_BITS = 2048
+BLOOM_HASHES = 4  # 100 servers: one new server in 1,100 is taken for known
+ERA_NS = 30 * DAY_NS
+N_DIALECTS = 4
+
 KEY_FREE, KEY_MAC, KEY_ADDRESS = 0, 1, 2
 
 
@@ -82,9 +99,17 @@ class Count(IntEnum):
     ANSWERED = 32  # replies of any kind
     DNS_ANSWERED = 33  # responses to the device's queries that were captured whole
     UNSEEN = 34  # mail transactions whose outcome was not captured
+    CALLABLE = 35  # outbound connections at which the device's other traffic was watched
+    CALLED = 36  # ... and somebody outside had spoken to it just before
+    TIMED = 37  # outbound connections at which the device's usual hours were known
+    ODD_HOUR = 38  # ... and this was none of them
+    NEW_25 = 39  # connections to servers that it had not met for thirty days or more, on port 25
+    NEW_SUBMISSION = 40  # ... on the other ports
 
 
 N_COUNTS = len(Count)
+#: More of a kind in two hours is as good as this: no feature tells the difference.
+MAX_COUNT = 65535
 
 
 class Recent(IntEnum):
@@ -123,6 +148,8 @@ DEVICE_DTYPE = np.dtype(
         ("day_connections", np.int64),
         ("day_replies", np.int64),
         ("day_rejected", np.int64),
+        ("called_ns", np.int64),  # when somebody outside spoke to it last, unasked; -1 never
+        ("relay_slot", np.int64),  # the absolute number of the slot that ``relay`` is of
         ("key_kind", np.int32),
         ("key_vlan", np.int32),  # part of an address key, -1 for a MAC
         ("vlan", np.int32),  # the tag seen last, -1 none
@@ -137,6 +164,11 @@ DEVICE_DTYPE = np.dtype(
         ("destinations_lost", np.int32),  # 1: more than fit were there, use HyperLogLog
         ("n_examples", np.int32),
         ("usual_days", np.int32),
+        ("era", np.int32),  # the absolute number of the thirty days that the first Bloom filter is of
+        ("day_hours", np.int32),  # bit h: mailed in hour h of the current day (UTC)
+        ("usual_hours", np.int32),  # ... of a finished one
+        ("n_sizes", np.int32),  # in total
+        ("n_pauses", np.int32),
     ]
 )
 
@@ -144,7 +176,6 @@ DESTINATION_DTYPE = np.dtype(
     [
         ("hi", np.int64),
         ("lo", np.int64),
-        ("first_ns", np.int64),
         ("last_ns", np.int64),  # 0: free
         ("port", np.int32),
         ("day", np.int32),  # the absolute day that ``count`` is of
@@ -173,6 +204,18 @@ FLOW_EXAMPLE_DTYPE = np.dtype(
         ("resp_port", np.int32),
         ("fate", np.int32),
         ("name_len", np.int32),
+    ]
+)
+#: Byte counts over the slots with mail: what agrees, and what either side carried; of mail sent, and of replies.
+PEER_DTYPE = np.dtype(
+    [
+        ("hi", np.int64),
+        ("lo", np.int64),
+        ("last_ns", np.int64),  # 0: free
+        ("same_out", np.int64),
+        ("all_out", np.int64),
+        ("same_in", np.int64),
+        ("all_in", np.int64),
     ]
 )
 RETRY_DTYPE = np.dtype([("hi", np.int64), ("lo", np.int64), ("since_ns", np.int64)])
@@ -227,7 +270,7 @@ class DeviceTables(NamedTuple):
     devices: NDArray[Any]  # DEVICE_DTYPE[n]
     addresses: NDArray[Any]  # ADDRESS_DTYPE[n, N_ADDRESSES]
     host_names: NDArray[np.uint8]  # u8[n, MAX_NAME_BYTES]
-    counts: NDArray[np.int32]  # i4[n, SLOTS, N_COUNTS]
+    counts: NDArray[np.uint16]  # u2[n, SLOTS, N_COUNTS], up to MAX_COUNT
     totals: NDArray[np.int64]  # i8[n, N_COUNTS]
     recent: NDArray[np.int32]  # i4[n, RECENT_SLOTS, N_RECENT]
     destinations: NDArray[Any]  # DESTINATION_DTYPE[n, N_DESTINATIONS]
@@ -236,6 +279,13 @@ class DeviceTables(NamedTuple):
     helo: NDArray[np.int64]  # i8[n, N_HELO]: hashes of EHLO names, 0 free
     retries: NDArray[Any]  # RETRY_DTYPE[n, N_RETRIES]
     retry_counts: NDArray[np.int64]  # i8[n, 2]: deferred mail that was tried again; that was not
+    peers: NDArray[Any]  # PEER_DTYPE[n, N_PEERS]
+    relay: NDArray[np.int32]  # i4[n, 2 + 2 * N_PEERS]: bytes in the latest slot, see MAIL_OUT
+    fingerprints: NDArray[np.int32]  # i4[n, 2, N_FINGERPRINTS]: of SYNs that are no mail; of mail; 0 free
+    sizes: NDArray[np.int32]  # i4[n, N_SIZES]: bytes of the latest messages, a ring
+    pauses: NDArray[np.int32]  # i4[n, N_PAUSES]: ms between the latest connections, a ring
+    blooms: NDArray[np.uint8]  # u8[n, 2, BLOOM_BITS / 8]: the place of an era is its number modulo 2
+    dialects: NDArray[np.int32]  # i4[n, N_DIALECTS]: orders of commands, 0 free
     examples: NDArray[Any]  # FLOW_EXAMPLE_DTYPE[n, N_FLOW_EXAMPLES]
     example_names: NDArray[np.uint8]  # u8[n, N_FLOW_EXAMPLES, MAX_NAME_BYTES]
     answers: NDArray[Any]  # ANSWER_DTYPE[m]
@@ -288,7 +338,7 @@ def new_device_tables(n_devices: int, n_answers: int, site: Site) -> DeviceTable
         devices=np.zeros(n_devices, dtype=DEVICE_DTYPE),
         addresses=np.zeros((n_devices, N_ADDRESSES), dtype=ADDRESS_DTYPE),
         host_names=np.zeros((n_devices, MAX_NAME_BYTES), dtype=np.uint8),
-        counts=np.zeros((n_devices, SLOTS, N_COUNTS), dtype=np.int32),
+        counts=np.zeros((n_devices, SLOTS, N_COUNTS), dtype=np.uint16),
         totals=np.zeros((n_devices, N_COUNTS), dtype=np.int64),
         recent=np.zeros((n_devices, RECENT_SLOTS, N_RECENT), dtype=np.int32),
         destinations=np.zeros((n_devices, N_DESTINATIONS), dtype=DESTINATION_DTYPE),
@@ -297,6 +347,13 @@ def new_device_tables(n_devices: int, n_answers: int, site: Site) -> DeviceTable
         helo=np.zeros((n_devices, N_HELO), dtype=np.int64),
         retries=np.zeros((n_devices, N_RETRIES), dtype=RETRY_DTYPE),
         retry_counts=np.zeros((n_devices, 2), dtype=np.int64),
+        peers=np.zeros((n_devices, N_PEERS), dtype=PEER_DTYPE),
+        relay=np.zeros((n_devices, 2 + 2 * N_PEERS), dtype=np.int32),
+        fingerprints=np.zeros((n_devices, 2, N_FINGERPRINTS), dtype=np.int32),
+        sizes=np.zeros((n_devices, N_SIZES), dtype=np.int32),
+        pauses=np.zeros((n_devices, N_PAUSES), dtype=np.int32),
+        blooms=np.zeros((n_devices, 2, BLOOM_BITS // 8), dtype=np.uint8),
+        dialects=np.zeros((n_devices, N_DIALECTS), dtype=np.int32),
         examples=np.zeros((n_devices, N_FLOW_EXAMPLES), dtype=FLOW_EXAMPLE_DTYPE),
         example_names=np.zeros((n_devices, N_FLOW_EXAMPLES, MAX_NAME_BYTES), dtype=np.uint8),
         answers=answers,

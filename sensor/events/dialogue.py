@@ -46,6 +46,7 @@ from sensor.decode.wire import copy_bytes, read_u8
 from sensor.events.emit import append_event, append_text, fill_flow_columns
 from sensor.events.tables import MAX_PENDING, EventTables, Total
 from sensor.events.types import EventColumns, EventFlag, EventKind
+from sensor.hashing import mix
 from sensor.jit import i64, inner, spliced
 
 if TYPE_CHECKING:
@@ -256,6 +257,8 @@ def on_command(
     flow["commands"] = flow["commands"] + 1
     tables.totals[_TOTAL_COMMANDS] += 1
     pending = verb
+    if flow["transactions"] == 0:  # what follows depends on the server's replies
+        flow["dialect"] = mix((i64(flow["dialect"]) + verb) & 0x7FFFFFFF) | 1
     if verb == VERB_MAIL:
         flow["transactions"] = flow["transactions"] + 1
         flow["rcpt_commands"] = 0

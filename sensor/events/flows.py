@@ -41,6 +41,7 @@ from sensor.events.tables import (
     FlowState,
     Total,
 )
+from sensor.events.transfers import begin_slot, note_mail_bytes, note_peer, report_slot
 from sensor.events.types import EventColumns, EventFlag, EventKind, Fate
 from sensor.hashing import hash_halves, mix
 from sensor.jit import i64, inner, kernel, spliced
@@ -80,6 +81,7 @@ WAIT, READ, SKIP = range(3)
 
 _FREE, _ATTEMPT, _OPEN, _CLOSED = (int(state) for state in FlowState)
 _MAIL, _DNS, _LAN = int(FrameStatus.MAIL), int(FrameStatus.DNS), int(FrameStatus.LAN)
+_PEER = int(FrameStatus.PEER)
 _PORT_MAIL, _PORT_DNS = int(PortClass.MAIL), int(PortClass.DNS)
 _FIN, _SYN, _RST, _ACK = 0x01, 0x02, 0x04, 0x10
 _TCP = 6
@@ -279,6 +281,7 @@ def start_flow(
     flow["messages"] = 0
     flow["messages_accepted"] = 0
     flow["message_open"] = 0
+    flow["dialect"] = 0
     reset_side(tables.sides[2 * row + ORIG])
     reset_side(tables.sides[2 * row + RESP])
     if packet["tcp_flags"] & _SYN == 0:
@@ -290,6 +293,7 @@ def start_flow(
         tables.totals[_SMTP_FLOWS] += 1
         event = append_event(out, tables.weirds, ts_ns, _KIND_OPEN)
         fill_flow_columns(event, flow)
+        event["aux_lo"] = packet["fingerprint"]
 
 
 @spliced
@@ -338,6 +342,8 @@ def close_flow(tables: EventTables, row: int, ts_ns: int, out: EventColumns) -> 
     fate = judge_fate(tables, row)
     event["code"] = fate
     event["count"] = flow["messages_accepted"]
+    if flow["transactions"] > 0:
+        event["aux_lo"] = flow["dialect"]
     if fate == _FATE_TLS:
         event["flags"] = event["flags"] | _FLAG_INFERRED
         hello_bytes = CLIENT_HELLO_BYTES if resp["packets"] == 0 else 0
@@ -805,6 +811,8 @@ def track_packets(
     ``has_open_flows`` says no.
     """
     if first == n_packets:
+        if begin_frame(out):
+            report_slot(tables, tables.state[0]["now_ns"], out)
         sweep_flows(tables, out)
         return n_packets
     for i in range(first, n_packets):
@@ -817,10 +825,14 @@ def track_packets(
         ts_ns = i64(tables.state[0]["now_ns"])
         if packet["ts_ns"] < ts_ns:
             tables.weirds[_BACKWARDS] += 1
+        begin_slot(tables, ts_ns, out)
         if packet["status"] != _LAN and is_duplicate(
             tables.duplicate_hashes, tables.duplicate_ns, packet, data, ts_ns
         ):
             tables.weirds[_DUPLICATE] += 1
+            continue
+        if packet["status"] == _PEER:
+            note_peer(tables, packet, ts_ns, out)
             continue
         if packet["status"] == _LAN:
             emit_lan(tables, packet, ts_ns, data, out)
@@ -828,6 +840,8 @@ def track_packets(
         if packet["proto"] != _TCP:
             emit_datagram(tables, packet, ts_ns, data, out)
             continue
+        if packet["status"] == _MAIL:
+            note_mail_bytes(tables, packet, port_class, ts_ns, out)
         row, direction = admit_segment(tables, packet, ts_ns, port_class, out)
         if row < 0:
             continue

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sensor.decode.layers import session_text
+from sensor.decode.status import FrameStatus
 from sensor.events.types import EventFlag, EventKind, Fate, QType, Verb
 from sensor.notation import address_text, eve_time, mac_text, printable_bytes
 
@@ -50,7 +51,7 @@ def _qtype_text(qtype: int) -> str:
 
 
 def _conn_open(row: Row, _text: str) -> Row:
-    return {"flags": _flag_names(row["flags"])}
+    return {"flags": _flag_names(row["flags"]), "syn_fingerprint": row["aux_lo"] or None}
 
 
 def _conn_close(row: Row, _text: str) -> Row:
@@ -62,6 +63,7 @@ def _conn_close(row: Row, _text: str) -> Row:
         "syns": row["syns"],
         "messages_accepted": row["count"],
         "transactions_unseen": row["enhanced"],
+        "dialect": row["aux_lo"] or None,
         "flags": _flag_names(row["flags"]),
     }
 
@@ -113,6 +115,19 @@ def _dhcp(_row: Row, text: str) -> Row:
     return {"hostname": text or None}
 
 
+def _transfer(row: Row, _text: str) -> Row:
+    return {
+        "of": "mail" if row["code"] == FrameStatus.MAIL else "other",
+        "slot": row["aux_lo"],
+        "bytes_toserver": row["orig_bytes"],
+        "bytes_toclient": row["resp_bytes"],
+    }
+
+
+def _peer_call(row: Row, _text: str) -> Row:
+    return {"syn_fingerprint": row["aux_lo"] or None}
+
+
 _OWN_KEYS: Final[dict[int, Callable[[Row, str], Row]]] = {
     EventKind.CONN_OPEN: _conn_open,
     EventKind.CONN_CLOSE: _conn_close,
@@ -124,6 +139,8 @@ _OWN_KEYS: Final[dict[int, Callable[[Row, str], Row]]] = {
     EventKind.DNS_RESPONSE: _dns_response,
     EventKind.ARP: _arp,
     EventKind.DHCP: _dhcp,
+    EventKind.TRANSFER: _transfer,
+    EventKind.PEER_CALL: _peer_call,
 }
 _TYPES: Final = {kind.value: kind.name.lower() for kind in EventKind}
 

@@ -29,6 +29,8 @@ MAX_HELD_PER_SIDE = 32
 #: Commands that a client may pipeline ahead of the replies; beyond it, replies are no longer matched with
 #: commands.
 MAX_PENDING = 64
+#: Before all packet time, and yet a difference to it is no overflow.
+LONG_AGO_NS = -(1 << 62)
 NO_DEADLINE = np.iinfo(np.int64).max
 
 
@@ -105,6 +107,7 @@ FLOW_DTYPE = np.dtype(
         ("messages", np.int32),
         ("messages_accepted", np.int32),
         ("message_open", np.int32),
+        ("dialect", np.int32),  # hash of the commands up to the first MAIL, 0 none
     ]
 )
 
@@ -128,6 +131,24 @@ SIDE_DTYPE = np.dtype(
 
 HELD_DTYPE = np.dtype([("seq", np.int64), ("length", np.int32), ("next", np.int32)])
 
+#: Two addresses and what passes between them in a slot (events/transfers.py).
+PAIR_DTYPE = np.dtype(
+    [
+        ("orig_hi", np.int64),
+        ("orig_lo", np.int64),
+        ("resp_hi", np.int64),
+        ("resp_lo", np.int64),
+        ("orig_mac", np.int64),
+        ("resp_mac", np.int64),
+        ("orig_bytes", np.int64),  # in the current slot
+        ("resp_bytes", np.int64),
+        ("spoke_ns", np.int64),  # when one of them sent bytes last, -1 free
+        ("vlan", np.int32),
+        ("service", np.int32),  # FrameStatus.MAIL or PEER
+    ]
+)
+N_PAIRS = 2048
+
 STATE_DTYPE = np.dtype(
     [
         ("now_ns", np.int64),  # packet time: the largest timestamp so far, -1 before the first packet
@@ -137,6 +158,9 @@ STATE_DTYPE = np.dtype(
         ("next_flow_id", np.int64),
         ("line_free", np.int64),  # how many line buffers are free
         ("held_free", np.int64),
+        ("slot", np.int64),  # the absolute number of the current slot of transfers
+        ("n_pairs", np.int64),  # pairs that carried bytes in it
+        ("peer_ns", np.int64),  # the last packet of somebody who mails that was no mail
         ("attempt_ns", np.int64),  # time-outs
         ("idle_ns", np.int64),
     ]
@@ -159,6 +183,8 @@ class EventTables(NamedTuple):
     duplicate_hashes: NDArray[np.int64]  # i8[N_RECENT], and when each was seen (events/duplicates.py)
     duplicate_ns: NDArray[np.int64]  # i8[N_RECENT]
     no_packet: NDArray[Any]  # PACKET_DTYPE[1]: stands for the packet where there is none
+    pairs: NDArray[Any]  # PAIR_DTYPE[N_PAIRS]
+    pairs_in_slot: NDArray[np.int32]  # i4[N_PAIRS]: rows of pairs with bytes, state["n_pairs"] of them
     state: NDArray[Any]  # STATE_DTYPE[1]
     totals: NDArray[np.int64]  # i8[N_TOTALS]
     weirds: NDArray[np.int64]  # i8[N_WEIRDS]
@@ -179,6 +205,10 @@ def new_event_tables(
     """Allocate the tables; ``n_flows`` must be a power of two, the time-outs are in seconds of packet time."""
     state = np.zeros(1, dtype=STATE_DTYPE)
     state["now_ns"] = -1
+    state["slot"] = -1
+    state["peer_ns"] = LONG_AGO_NS
+    pairs = np.zeros(N_PAIRS, dtype=PAIR_DTYPE)
+    pairs["spoke_ns"] = -1
     state["line_free"] = n_line_buffers
     state["held_free"] = n_held_segments
     state["attempt_ns"] = int(attempt_s * 1e9)
@@ -196,6 +226,8 @@ def new_event_tables(
         duplicate_hashes=np.full(N_RECENT, -1, dtype=np.int64),
         duplicate_ns=np.zeros(N_RECENT, dtype=np.int64),
         no_packet=np.zeros(1, dtype=PACKET_DTYPE),
+        pairs=pairs,
+        pairs_in_slot=np.zeros(N_PAIRS, dtype=np.int32),
         state=state,
         totals=np.zeros(N_TOTALS, dtype=np.int64),
         weirds=np.zeros(N_WEIRDS, dtype=np.int64),

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 class EventKind(IntEnum):
     """What a row tells, and how it uses the shared columns."""
 
-    CONN_OPEN = 1  # a mail connection's first packet
+    CONN_OPEN = 1  # a mail connection's first packet; aux_lo=fingerprint of its SYN, 0 none
     CONN_CLOSE = (
         2  # its end: code=Fate; flags, orig_bytes, resp_bytes, duration_ns, syns; count=messages accepted;
-        # enhanced=mail transactions whose outcome was not captured
+        # enhanced=mail transactions whose outcome was not captured;
+        # aux_lo=hash of the order of its commands up to the first MAIL, 0 if there was none
     )
     SMTP_COMMAND = 3  # code=Verb; text=domain of the argument (EHLO name; domain of a path)
     SMTP_REPLY = 4  # code=reply code; enhanced; verb=what it answers; count=its number; flags: BLOCKLISTED
@@ -35,6 +36,11 @@ class EventKind(IntEnum):
     DNS_RESPONSE = 8  # code=qtype; enhanced=rcode; count=answers; text=qname
     ARP = 9  # orig=(MAC, address) claimed by its sender
     DHCP = 10  # orig=(MAC, address) leased or asked for; text=host name
+    # Of mail, and of whatever else an address that mailed lately sends and receives (events/transfers.py):
+    TRANSFER = (
+        11  # bytes between two addresses in a slot: aux_lo=slot; orig_bytes, resp_bytes; code=FrameStatus
+    )
+    PEER_CALL = 12  # orig speaks first: a SYN (aux_lo=its fingerprint), or bytes after a silence (aux_lo=0)
 
 
 class EventFlag(IntFlag):

@@ -96,6 +96,7 @@ TERM_FEATURES: Final = (
     Feature.INBOUND_MESSAGES,
     Feature.VERSUS_USUAL,
     Feature.REJECT_VERSUS_USUAL,
+    Feature.RELAY_SYMMETRY,
 )
 
 
@@ -130,12 +131,13 @@ def fill_terms(f: Floats, is_server: bool, out: Floats) -> None:
     Each term grows, or stays, with a feature that is suspicious and shrinks, or stays, with one that is not.
     """
     # How far the looks of a sender can be excused: its mail is accepted, nobody refuses it, it looks up where
-    # it sends.
+    # it sends, and it is its own.
     accepted = known(f[Feature.ACCEPTED_SHARE])
     unresolved = known(f[Feature.UNRESOLVED_SHARE])
     refused = max(known(f[Feature.REJECT_SHARE]) - USUAL_REFUSALS, 0.0)
     looked_up = UNSEEN_LOOKUPS if math.isnan(f[Feature.UNRESOLVED_SHARE]) else 1.0 - unresolved
-    excuse = accepted * (1.0 - min(4.0 * refused, 1.0)) * looked_up
+    relayed = known(f[Feature.RELAY_SYMMETRY])
+    excuse = accepted * (1.0 - min(4.0 * refused, 1.0)) * looked_up * (1.0 - relayed)
     doubt = 1.0 - 0.8 * excuse
     # One destination is a relay, a retry loop or a misconfiguration; four are none of these.
     several = clip(log2_above_1(f[Feature.DESTINATIONS_24H]) / 2.0, 0.0, 1.0)
@@ -171,6 +173,7 @@ def fill_terms(f: Floats, is_server: bool, out: Floats) -> None:
     out[16] = -3.0 if is_server else 0.0
     out[17] = min(1.5 * log2_above_1(known(f[Feature.VERSUS_USUAL]) / 3.0), 3.0)
     out[18] = clip(5.0 * (known(f[Feature.REJECT_VERSUS_USUAL]) - 0.1), 0.0, 3.0)
+    out[19] = 4.0 * relayed * some
 
 
 @inner

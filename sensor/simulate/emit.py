@@ -24,6 +24,7 @@ from sensor.config import Timeouts
 from sensor.decode.layers import N_LAYERS
 from sensor.decode.packets import PACKET_DTYPE, decode_batch, port_classes
 from sensor.decode.status import N_FRAME_STATUSES
+from sensor.decode.watch import new_watch
 from sensor.events.flows import SWEEP_SLICES, end_run, has_open_flows, track_packets
 from sensor.events.tables import FlowState, new_event_tables
 from sensor.events.types import MAX_EVENTS_PER_FRAME, MAX_TEXT_PER_FRAME, ROWS, new_event_columns
@@ -132,7 +133,15 @@ class Templates:
         out.used[:] = 0
         peeled = np.zeros(N_LAYERS, dtype=np.int64)
         n, _ = decode_batch(
-            batch.data, batch.frames, 0, self._port_class, packets, statuses, peeled, tables.weirds
+            batch.data,
+            batch.frames,
+            0,
+            self._port_class,
+            new_watch(),
+            packets,
+            statuses,
+            peeled,
+            tables.weirds,
         )
         track_packets(batch.data, packets, 0, n, self._port_class, tables, out)
         n_before = int(out.used[ROWS])
