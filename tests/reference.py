@@ -200,7 +200,8 @@ def watched(packet: Packet, mail_ports: Collection[int], watch: Watch, ts_ns: in
     if packet.status != FrameStatus.OTHER:
         return packet
     is_peer = watch.has(packet.src_lo, ts_ns) or watch.has(packet.dst_lo, ts_ns)
-    if is_peer and (packet.payload_len > 0 or packet.syn is not None):
+    is_syn = packet.tcp_flags & 0x12 == 0x02
+    if is_peer and (packet.payload_len > 0 or is_syn):
         return replace(packet, status=FrameStatus.PEER)
     raise Stopped(FrameStatus.OTHER)
 

@@ -73,7 +73,7 @@ def one_event(kind: EventKind, text: bytes = b"", **columns: Any) -> dict[str, A
             {
                 "event_type": "transfer",
                 "of": "other",
-                "slot": 340_000_000,
+                "slot": "2023-11-14T22:13:20.000000+0000",
                 "bytes_toserver": 12,
                 "bytes_toclient": 34,
             },

@@ -39,12 +39,13 @@ class Said:
     n_bytes: int
     flags: int = b.ACK
 
-    def frame(self) -> Frame:
+    def frame(self, number: int) -> Frame:
+        """``number``: the packet's IP identification: two packets that say the same are no copies."""
         port = 25 if self.to == MAIL_SERVER else 443
         ports = (40000, port) if self.is_sent else (port, 40000)
         ends = (HOME, self.to) if self.is_sent else (self.to, HOME)
         packet = b.tcp(b"x" * self.n_bytes, src_port=ports[0], dst_port=ports[1], flags=self.flags)
-        data = b.ether(b.IPV4, b.ipv4(b.TCP, packet, src=ends[0], dst=ends[1]))
+        data = b.ether(b.IPV4, b.ipv4(b.TCP, packet, src=ends[0], dst=ends[1], identification=number))
         return Frame(data, len(data), START_NS + self.at_ns)
 
 
@@ -126,7 +127,7 @@ def test_transfers_and_calls_are_what_they_are_defined_to_be(packets, cut):
     for pause_ns, to, is_sent, n_bytes, flags in packets:
         at_ns += pause_ns
         said.append(Said(at_ns, to, is_sent, n_bytes, flags))
-    found = TRACKER.run([s.frame() for s in said], batch_sizes=[min(cut, len(said))])
+    found = TRACKER.run([s.frame(n) for n, s in enumerate(said)], batch_sizes=[min(cut, len(said))])
     expected = Expected(said)
     transfers = transfers_of(found.events)
     assert len(transfers) == len(set(transfers))
@@ -136,7 +137,7 @@ def test_transfers_and_calls_are_what_they_are_defined_to_be(packets, cut):
 
 def test_a_slot_is_reported_when_the_next_one_begins():
     said = [Said(n * SLOT_NS, to, True, 10) for n in range(3) for to in (MAIL_SERVER, PEERS[0])]
-    events = TRACKER.run([s.frame() for s in said]).events
+    events = TRACKER.run([s.frame(n) for n, s in enumerate(said)]).events
     for event in events:
         if event.kind == EventKind.TRANSFER:
             assert event.ts_ns // SLOT_NS - event.aux_lo in (0, 1)
@@ -145,14 +146,14 @@ def test_a_slot_is_reported_when_the_next_one_begins():
 
 def test_mail_is_reported_before_what_it_is_compared_with():
     said = [Said(n, to, True, 10) for n, to in enumerate([MAIL_SERVER, *PEERS, MAIL_SERVER])]
-    found = transfers_of(TRACKER.run([s.frame() for s in said]).events)
+    found = transfers_of(TRACKER.run([s.frame(n) for n, s in enumerate(said)]).events)
     assert [status for _, status, *_ in found] == [MAIL, PEER, PEER]
 
 
 def test_without_other_traffic_for_a_day_mail_is_not_measured():
     said = [Said(0, MAIL_SERVER, True, 10), Said(1, PEERS[0], True, 10)]
     said += [Said(MEMORY_NS, MAIL_SERVER, True, 10), Said(MEMORY_NS + 1, MAIL_SERVER, True, 10)]
-    found = transfers_of(TRACKER.run([s.frame() for s in said]).events)
+    found = transfers_of(TRACKER.run([s.frame(n) for n, s in enumerate(said)]).events)
     assert [(status, sent) for _, status, _, sent, _ in found] == [(PEER, 10), (MAIL, 10)]
 
 
@@ -160,7 +161,7 @@ def test_more_pairs_than_fit_are_reported_and_counted():
     said = [Said(0, MAIL_SERVER, True, 10)]
     peers = [f"198.18.{n >> 8}.{n & 255}" for n in range(2 * N_PAIRS)]
     said += [Said(1 + n, peer, True, 7) for n, peer in enumerate(peers)]
-    tracked = TRACKER.run([s.frame() for s in said])
+    tracked = TRACKER.run([s.frame(n) for n, s in enumerate(said)])
     found = transfers_of(tracked.events)
     assert {to for _, _, to, _, _ in found} == set(peers)
     assert sum(sent for *_, sent, _ in found) == 7 * len(peers)
@@ -169,4 +170,4 @@ def test_more_pairs_than_fit_are_reported_and_counted():
 
 def test_who_never_mailed_is_not_looked_at():
     said = [Said(n * SLOT_NS, PEERS[0], n % 2 == 0, 100) for n in range(10)]
-    assert TRACKER.run([s.frame() for s in said]).events == []
+    assert TRACKER.run([s.frame(n) for n, s in enumerate(said)]).events == []

@@ -12,6 +12,7 @@ import msgspec
 
 from sensor.decode.layers import session_text
 from sensor.decode.status import FrameStatus
+from sensor.events.transfers import SLOT_NS
 from sensor.events.types import EventFlag, EventKind, Fate, QType, Verb
 from sensor.notation import address_text, eve_time, mac_text, printable_bytes
 
@@ -118,7 +119,7 @@ def _dhcp(_row: Row, text: str) -> Row:
 def _transfer(row: Row, _text: str) -> Row:
     return {
         "of": "mail" if row["code"] == FrameStatus.MAIL else "other",
-        "slot": row["aux_lo"],
+        "slot": eve_time(row["aux_lo"] * SLOT_NS),
         "bytes_toserver": row["orig_bytes"],
         "bytes_toclient": row["resp_bytes"],
     }

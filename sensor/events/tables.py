@@ -16,6 +16,7 @@ from sensor.decode.packets import PACKET_DTYPE
 from sensor.decode.smtp import MAX_LINE_BYTES
 from sensor.decode.status import N_EVICTIONS, N_WEIRDS
 from sensor.events.duplicates import N_RECENT
+from sensor.events.transfers import MEMORY_NS
 from sensor.native import by_pointer
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ MAX_HELD_PER_SIDE = 32
 #: Commands that a client may pipeline ahead of the replies; beyond it, replies are no longer matched with
 #: commands.
 MAX_PENDING = 64
-#: Before all packet time, and yet a difference to it is no overflow.
-LONG_AGO_NS = -(1 << 62)
 NO_DEADLINE = np.iinfo(np.int64).max
 
 
@@ -206,7 +205,7 @@ def new_event_tables(
     state = np.zeros(1, dtype=STATE_DTYPE)
     state["now_ns"] = -1
     state["slot"] = -1
-    state["peer_ns"] = LONG_AGO_NS
+    state["peer_ns"] = -MEMORY_NS
     pairs = np.zeros(N_PAIRS, dtype=PAIR_DTYPE)
     pairs["spoke_ns"] = -1
     state["line_free"] = n_line_buffers
