@@ -10,13 +10,7 @@ from tests.degraded import BEGIN, DEGRADATIONS, END, PAGE, Outcome, judge, table
 
 ROWS = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0].splitlines()
 #: Half of what a verdict rests on is not there: the page says what is left.
-PARTIAL = {
-    "only what goes out",
-    "only what comes in",
-    "cut to 128 bytes",
-    "cut to 96 bytes",
-    "cut to 64 bytes",
-}
+PARTIAL = {"only what goes out", "only what comes in", "cut to 64 bytes"}
 #: What shows all packets, in whatever way: as many connections, commands, replies and look-ups as without.
 COMPLETE = {
     "every frame twice",
