@@ -104,14 +104,18 @@ def _segments(rng: random.Random, row: int) -> list[bytes]:
     ends = ("192.0.2.1", 20000 + row), ("198.51.100.2", rng.choice([25, 465, 587, 2525]))
     next_seq = [rng.choice([1000, 2**32 - 20]), rng.choice([5000, 2**32 - 30])]
 
-    def segment(sender: int, flags: int, payload: bytes = b"") -> bytes:
+    def segment(sender: int, flags: int, payload: bytes = b"", number: int = 1) -> bytes:
         (src, src_port), (dst, dst_port) = ends[sender], ends[1 - sender]
         seq, ack = next_seq[sender], next_seq[1 - sender] if flags & ACK else 0
         next_seq[sender] = (seq + len(payload) + (flags & (SYN | FIN) != 0)) % 2**32
         header = tcp(payload, src_port=src_port, dst_port=dst_port, seq=seq, ack=ack, flags=flags)
-        return ether(IPV4, ipv4(TCP, header, src=src, dst=dst))
+        return ether(IPV4, ipv4(TCP, header, src=src, dst=dst, identification=number))
 
-    frames = [segment(0, SYN)] * rng.choice([1, 1, 3])
+    isn = next_seq[0]
+    frames = []
+    for number in range(rng.choice([1, 1, 3])):  # tries of one connection, not copies of one packet
+        next_seq[0] = isn
+        frames.append(segment(0, SYN, number=number))
     frames += [segment(1, SYN | ACK), segment(0, ACK)]
     for turn in _dialogue(rng):
         sender = 0 if turn.by_client else 1
