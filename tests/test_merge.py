@@ -92,7 +92,7 @@ def test_a_run_is_the_sorted_whole(
     paths = [scratch / f"{i}.pcap" for i in range(len(sources))]
     for path, frames in zip(paths, sources, strict=True):
         content = build.pcap(frames, nano=True)
-        path.write_bytes(gzip.compress(content) if packed else content)
+        path.write_bytes(gzip.compress(content, mtime=0) if packed else content)
     shuffled.shuffle(paths)
     with mock.patch.multiple(merge, **limits):
         assert read_well(*paths) == merged(sources)
@@ -151,10 +151,10 @@ def test_directories_patterns_and_names(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     for i, name in enumerate(["b.pcap", "a", "deep/no-ending", "deep/er/x.pcap.gz"]):
         content = build.pcap(numbered([i], i)[:1], nano=True)
-        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+        (tmp_path / name).write_bytes(gzip.compress(content, mtime=0) if name.endswith("gz") else content)
     (tmp_path / "deep" / "notes.pcap").write_text("these are notes")
     (tmp_path / "deep" / "empty.pcap").write_bytes(b"")
-    (tmp_path / "deep" / "logs.gz").write_bytes(gzip.compress(b"log"))
+    (tmp_path / "deep" / "logs.gz").write_bytes(gzip.compress(b"log", mtime=0))
     os.mkfifo(tmp_path / "deep" / "pipe")
     assert [frame.ts_ns for frame in read_well(tmp_path)] == [0, 1, 2, 3]
     assert [frame.ts_ns for frame in read_well(tmp_path / "*.pcap")] == [0]
@@ -193,8 +193,8 @@ def test_a_file_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
         ),
         (
             "cut.gz",
-            gzip.compress(PCAP)[:-2],
-            f"byte {len(gzip.compress(PCAP)) - 2}: the file ends inside its gzip data",
+            gzip.compress(PCAP, mtime=0)[:-2],
+            f"byte {len(gzip.compress(PCAP, mtime=0)) - 2}: the file ends inside its gzip data",
         ),
         ("*.cap", None, "no file matches"),
     ],
@@ -275,7 +275,7 @@ def test_standard_input_is_merged_with_files(tmp_path: Path) -> None:
 def test_progress_grows_to_the_total(tmp_path: Path) -> None:
     content = build.pcap(numbered(list(range(20_000)), 0), nano=True)
     (tmp_path / "a.pcap").write_bytes(content)
-    (tmp_path / "b.pcap.gz").write_bytes(gzip.compress(content))
+    (tmp_path / "b.pcap.gz").write_bytes(gzip.compress(content, mtime=0))
     with open_captures([tmp_path], on_problem=pytest.fail) as run:
         assert run.bytes_total == sum(path.stat().st_size for path in tmp_path.iterdir())
         seen = [run.bytes_read for _ in run]
@@ -307,7 +307,7 @@ def test_each_kernel_is_compiled_once_for_all_sources(tmp_path: Path) -> None:
         ]
     ):
         (tmp_path / f"{i}").write_bytes(content)
-        (tmp_path / f"{i}.gz").write_bytes(gzip.compress(content))
+        (tmp_path / f"{i}.gz").write_bytes(gzip.compress(content, mtime=0))
     assert len(read_well(tmp_path)) == 180
     for kernel in (pcap.index_pcap, pcapng.index_pcapng, merge.gather_frames):
         assert len(kernel.signatures) == 1, kernel  # type: ignore[attr-defined]

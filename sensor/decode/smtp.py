@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sensor.decode.wire import find_byte, has, lower, read_u8
+from sensor.decode.wire import find_byte, has, lower, read_u8, read_u16
 from sensor.jit import i64, inner
 
 if TYPE_CHECKING:
@@ -348,3 +348,10 @@ def find_end_of_data(data: Bytes, pos: int, end: int, state: int) -> tuple[int, 
 def looks_like_tls(data: Bytes, pos: int, end: int) -> bool:
     """Tell whether bytes begin a TLS record: handshake or alert, version 3.x (RFC 8446 section 5.1)."""
     return read_u8(data, pos, end) in (21, 22) and read_u8(data, pos + 1, end) == 3
+
+
+@inner
+def tls_record_bytes(data: Bytes, pos: int, end: int) -> int:
+    """Return the length of the TLS record at ``pos`` with its header (RFC 8446 section 5.1); 0 if that is cut off."""
+    length = read_u16(data, pos + 3, end)
+    return length + 5 if length >= 0 else i64(0)

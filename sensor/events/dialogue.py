@@ -40,6 +40,7 @@ from sensor.decode.smtp import (
     parse_enhanced_code,
     parse_reply_line,
     parse_verb,
+    tls_record_bytes,
 )
 from sensor.decode.status import Weird
 from sensor.decode.wire import copy_bytes, read_u8
@@ -417,10 +418,12 @@ def read_client(
         if mode in (_COMMANDS, _AUTH, _RESYNC) and side["line_len"] == 0 and looks_like_tls(data, pos, end):
             mode = np.int32(_CLIENT_TLS)
             flow["client_mode"] = mode
+            if tables.sides[2 * row + RESP]["packets"] == 0:
+                flow["tls_orig_bytes"] = -tls_record_bytes(data, pos, end)
             flow["flags"] = flow["flags"] | _FLAG_TLS
         if mode == _CLIENT_TLS:
             # The first flight is the ClientHello, which says nothing about mail and is large in recent
-            # stacks. Where the server is not seen, it is taken off at the end (CLIENT_HELLO_BYTES).
+            # stacks. Where the server is not seen to answer it, its length was taken off beforehand.
             if flow["tls_resp_bytes"] > 0 or tables.sides[2 * row + RESP]["packets"] == 0:
                 flow["tls_orig_bytes"] = flow["tls_orig_bytes"] + (end - pos)
             return

@@ -65,9 +65,6 @@ LINGER_NS = 15 * _SECOND_NS
 #: AUTH, MAIL, RCPT, DATA stay below, the smallest message with its header does not (Schatzmann 2009: outcome
 #: from flow sizes).
 TLS_MESSAGE_BYTES = 1000
-#: The least that a whole ClientHello takes off, where the server's side is not seen to tell when it ends: in recent
-#: stacks, with post-quantum key shares, it is that large.
-CLIENT_HELLO_BYTES = 1800
 #: A leap of packet time worth counting: the mirror was off, or the capture was stopped.
 PAUSE_NS = 3600 * _SECOND_NS
 #: How far ahead of the expected byte a segment may lie and still be held: more is a lost part of the capture.
@@ -346,8 +343,7 @@ def close_flow(tables: EventTables, row: int, ts_ns: int, out: EventColumns) -> 
         event["aux_lo"] = flow["dialect"]
     if fate == _FATE_TLS:
         event["flags"] = event["flags"] | _FLAG_INFERRED
-        hello_bytes = CLIENT_HELLO_BYTES if resp["packets"] == 0 else 0
-        if flow["tls_orig_bytes"] >= hello_bytes + TLS_MESSAGE_BYTES:
+        if flow["tls_orig_bytes"] >= TLS_MESSAGE_BYTES:
             event["count"] = 1
     if resp["packets"] == 0:
         event["flags"] = event["flags"] | _FLAG_NO_RESP

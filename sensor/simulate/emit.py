@@ -27,7 +27,7 @@ from sensor.decode.status import N_FRAME_STATUSES
 from sensor.decode.watch import new_watch
 from sensor.events.flows import SWEEP_SLICES, end_run, has_open_flows, track_packets
 from sensor.events.tables import FlowState, new_event_tables
-from sensor.events.types import MAX_EVENTS_PER_FRAME, MAX_TEXT_PER_FRAME, ROWS, new_event_columns
+from sensor.events.types import MAX_EVENTS_PER_FRAME, MAX_TEXT_PER_FRAME, ROWS, EventKind, new_event_columns
 from sensor.simulate.render import frame_batch, render_session
 from sensor.simulate.sessions import ENDPOINT_DTYPE, SESSION_DTYPE, Outcome, What, make_scene, unpack_shape
 
@@ -150,6 +150,8 @@ class Templates:
         while has_open_flows(tables):
             track_packets(batch.data, packets, 0, 0, self._port_class, tables, out)
         rows = out.events[: int(out.used[ROWS])].copy()
+        # A fingerprint is the device's and not the shape's: it is left unknown.
+        rows["aux_lo"][rows["kind"] == EventKind.CONN_OPEN] = 0
         timeout_s = self._timeouts.attempt_s if attempts else self._timeouts.idle_s
         rows["ts_ns"][n_before:] += timeout_s * 1_000_000_000 + SWEEP_LAG_NS
         return rows, out.text
