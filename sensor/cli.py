@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sensor.alerts.sinks import Sink
     from sensor.capture.follow import FollowRun
     from sensor.capture.frames import FrameBatch
+    from sensor.capture.live import FilterMode, LiveCapture
     from sensor.capture.merge import CaptureRun
     from sensor.config import Config
     from sensor.console import Progress
@@ -41,7 +43,8 @@ EXIT_USAGE: Final = 2
 _EXIT_SIGNAL: Final = 128  # plus the signal's number, as shells report it
 
 _STANDARD_STREAM: Final = "-"
-_STATS_S: Final = 10  # between two states of --stats with --follow
+_FOLLOW_STATS_S: Final = 10.0  # between two states of --stats with --follow
+_WATCH_STATS_S: Final = 60.0  # and of watch
 _KERNEL_MODULES: Final = (
     "sensor.decode.packets",
     "sensor.events.flows",
@@ -211,6 +214,38 @@ _home_net_option = click.option(
 )
 
 
+def _run_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options of every run over packets: what RunOptions holds."""
+    options = (
+        _config_option,
+        _home_net_option,
+        click.option(
+            "--format",
+            "alert_format",
+            type=click.Choice(["text", "json"]),
+            help="Form of the alerts on standard output: text for people, json for programs, one object a line.  "
+            "[default: output.format of the configuration, which is text]",
+        ),
+        click.option(
+            "--devices", metavar="FILE", help="Write a table with one row per device.  [default: none]"
+        ),
+        click.option(
+            "--features",
+            metavar="FILE",
+            help="Write a table with one row per device and window: what the judgement rests on.  [default: none]",
+        ),
+        click.option(
+            "--events",
+            metavar="FILE",
+            help="Write the SMTP, DNS, ARP, DHCP and connection events as JSON Lines.  [default: none]",
+        ),
+        click.option("--stats", metavar="FILE", help="Write the totals of the run as JSON.  [default: none]"),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @click.group(
     cls=Program,
     invoke_without_command=True,
@@ -220,7 +255,7 @@ _home_net_option = click.option(
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 @click.pass_context
 def main(context: click.Context) -> int | None:
-    """Name the devices of a network that send spam, from packets that were captured.
+    """Name the devices of a network that send spam, from captures or live on a mirror port.
 
     Exit status: 0 ran to the end, alerts or not; 1 something could not be read or written, the rest was done;
     2 usage or configuration error; 128 + N ended by signal N.
@@ -240,27 +275,7 @@ def main(context: click.Context) -> int | None:
     )
 )
 @click.argument("captures", nargs=-1, metavar="CAPTURE...")
-@_config_option
-@_home_net_option
-@click.option(
-    "--format",
-    "alert_format",
-    type=click.Choice(["text", "json"]),
-    help="Form of the alerts on standard output: text for people, json for programs, one object a line.  "
-    "[default: output.format of the configuration, which is text]",
-)
-@click.option("--devices", metavar="FILE", help="Write a table with one row per device.  [default: none]")
-@click.option(
-    "--features",
-    metavar="FILE",
-    help="Write a table with one row per device and window: what the judgement rests on.  [default: none]",
-)
-@click.option(
-    "--events",
-    metavar="FILE",
-    help="Write the SMTP, DNS, ARP, DHCP and connection events as JSON Lines.  [default: none]",
-)
-@click.option("--stats", metavar="FILE", help="Write the totals of the run as JSON.  [default: none]")
+@_run_options
 @click.option(
     "--exit-code",
     "alert_status",
@@ -282,16 +297,10 @@ def main(context: click.Context) -> int | None:
 def replay(
     *,
     captures: tuple[str, ...],
-    config_path: str | None,
-    home_nets: tuple[str, ...],
-    alert_format: str | None,
-    devices: str | None,
-    features: str | None,
-    events: str | None,
-    stats: str | None,
     alert_status: int | None,
     follow: bool,
     no_progress: bool,
+    **options: Any,
 ) -> int:
     """Read captures, judge the devices in them, and print alerts.
 
@@ -306,61 +315,23 @@ def replay(
     is standard output, where tables are CSV, or JSON Lines beside --format json. Files take their names when
     they are complete; --events is written as it comes.
     """
-    import time
-
     if not captures:
         raise ConfigError("no capture given: name files, directories or patterns, or '-' for standard input")
-    if sys.stdout is None:
-        raise ConfigError("standard output is closed, and alerts go there: redirect it to /dev/null instead")
     if follow and _STANDARD_STREAM in captures:
         raise ConfigError("standard input is read as it comes, without --follow")
-    config = _load_config(config_path, home_nets)
-    alert_format = alert_format or config.output.format
-    _check_outputs(captures, [devices, features, events, stats])
-    if _must_compile():
-        say(_COMPILING)
-
-    from sensor.pipeline import Pipeline
-    from sensor.replay import ReplayFiles
-
-    run = _Run(alert_format)
+    run = _Run(_RunOptions(**options), captures)
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(Signals())
         inputs = stack.enter_context(contextlib.closing(_open_inputs(captures, run, signals, follow=follow)))
-        files = ReplayFiles(stack, "jsonl" if alert_format == "json" else "csv")
-        on_window = None if features is None else files.open_table(features)
-        on_events = None if events is None else files.open_events(events)
-        write_devices = None if devices is None else files.open_table(devices)
-        open_stats = files.open_rewritten_json if follow else files.open_json
-        write_stats = None if stats is None else open_stats(stats)
-        run.open_sinks(stack, config)
-        started = time.monotonic(), time.process_time()
+        source = _Source(
+            inputs,
+            signals.after_received(inputs) if follow else signals.until_received(inputs),
+            stats=lambda: {"captures": inputs.counts.as_stats()},
+            stats_every_s=_FOLLOW_STATS_S if follow else None,
+        )
         run.progress = _open_progress(stack, inputs.bytes_total, wanted=not no_progress)
-        pipeline = Pipeline(config, on_alert=run.emit, on_events=on_events, on_window=on_window)
-
-        def current_totals() -> dict[str, Any]:
-            totals = {**pipeline.stats(), "captures": inputs.counts.as_stats()}
-            return _with_cost(totals, time.monotonic() - started[0], time.process_time() - started[1])
-
-        n_packets, next_stats = 0, started[0] + _STATS_S
-        batches = signals.after_received(inputs) if follow else signals.until_received(inputs)
-        for batch in batches:
-            pipeline.feed(batch)
-            n_packets += len(batch.frames)
-            run.progress.update(inputs.bytes_read, n_packets)
-            if follow and len(batch.frames) == 0:  # there is nothing more for now
-                files.flush()
-                if write_stats is not None and time.monotonic() >= next_stats:
-                    write_stats(current_totals())
-                    next_stats = time.monotonic() + _STATS_S
-        pipeline.finish()
-        run.progress.close()
-        totals = current_totals()
-        if write_devices is not None:
-            write_devices(pipeline.device_table())
-        if write_stats is not None:
-            write_stats(totals)
-    run.report_end(totals, config, signals.received)
+        totals = run.judge(source, stack)
+    run.report_end(totals, signals.received)
     return run.exit_status(None if follow else signals.received, alert_status)
 
 
@@ -376,6 +347,113 @@ def _open_inputs(
     return follow_captures(
         captures, on_problem=run.report_problem, is_ended=lambda: signals.received is not None
     )
+
+
+@main.command(
+    epilog=_examples(
+        "sudo spamsensor watch -i eth1",
+        "spamsensor watch -i eth1 -i eth2 --format json --stats /run/spamsensor/stats.json",
+    )
+)
+@click.option(
+    "-i",
+    "--interface",
+    "interfaces",
+    metavar="NAME",
+    multiple=True,
+    help="An Ethernet interface to listen on; repeat it for several, such as the two ports of a tap.  "
+    "[default: none; one must be given]",
+)
+@_run_options
+@click.option(
+    "--duration",
+    type=click.FloatRange(0.1, 1e9),
+    metavar="S",
+    help="End after S seconds.  [default: go on until SIGINT or SIGTERM]",
+)
+@click.option(
+    "--filter",
+    "filter_mode",
+    type=click.Choice(["all", "mail", "auto"]),
+    default="auto",
+    help="What the kernel hands over: everything; only mail, DNS, identity traffic and tunnels; or everything "
+    "for as long as it drops nothing.  [default: auto]",
+)
+@click.option(
+    "--status-every",
+    "status_s",
+    type=click.FloatRange(0, 1e6),
+    metavar="S",
+    default=60,
+    help="Say every S seconds on standard error how it goes; 0: never.  [default: 60]",
+)
+@click.option(
+    "--user",
+    metavar="NAME",
+    default="nobody",
+    help="Whom to become once the socket is open, if started by root. All files are written as that user.  "
+    "[default: nobody]",
+)
+def watch(
+    *,
+    interfaces: tuple[str, ...],
+    duration: float | None,
+    filter_mode: FilterMode,
+    status_s: float,
+    user: str,
+    **options: Any,
+) -> int:
+    """Listen on mirror ports, judge the devices behind them, and print alerts as they are decided.
+
+    Interfaces are put into promiscuous mode; nothing else of them is changed, and no packet is ever sent. It takes
+    the capability CAP_NET_RAW, which is given up when the socket is open. An interface that goes down or
+    vanishes is waited for. SIGINT and SIGTERM end the run, with status 0: what was captured is judged and
+    written.
+
+    Where no packets come, time goes on by the clock. --stats is written anew every minute.
+    """
+    # Set before NumPy is imported: its library would start threads, which would keep their capabilities.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+    import time
+
+    from sensor.privileges import drop_privileges, find_user
+
+    if not interfaces:
+        raise ConfigError("no interface given: name one with -i")
+    account = find_user(user)
+    run = _Run(_RunOptions(**options), ())
+
+    from sensor.capture.live import LiveCapture
+    from sensor.pipeline import kept_ports, warm_up
+
+    warm_up(run.config)
+    run.import_all()
+    with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(Signals())
+        end_s = time.monotonic() + (float("inf") if duration is None else duration)
+        capture = LiveCapture(
+            interfaces,
+            run.config.capture,
+            filter_mode=filter_mode,
+            ports=kept_ports(run.config),
+            on_status=say,
+            is_ended=lambda: signals.received is not None or time.monotonic() >= end_s,
+        )
+        stack.enter_context(contextlib.closing(capture))
+        drop_privileges(account)
+        source = _Source(
+            capture,
+            signals.after_received(capture),
+            stats=capture.stats,
+            stats_every_s=_WATCH_STATS_S,
+            status_every_s=status_s or None,
+            settled_ns=capture.settled_ns,
+        )
+        say(f"listening on {', '.join(interfaces)}")
+        totals = run.judge(source, stack)
+    run.report_end(totals, signals.received)
+    return run.exit_status(None, None)
 
 
 def _load_config(path: str | None, home_nets: Sequence[str]) -> Config:
@@ -436,20 +514,142 @@ def _peak_rss_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-class _Run:
-    """What a replay says: alerts on standard output, all else on standard error."""
+@dataclass(frozen=True, kw_only=True)
+class _RunOptions:
+    """The values of _run_options."""
 
-    def __init__(self, alert_format: str) -> None:
+    config_path: str | None
+    home_nets: tuple[str, ...]
+    alert_format: str | None
+    devices: str | None
+    features: str | None
+    events: str | None
+    stats: str | None
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a run's packets come from: ``batches``, those of ``inputs`` up to their end or a signal.
+
+    ``stats``: what --stats says of it, and each how many seconds that and a status line are written; None: at
+    the end only, and never. ``settled_ns``: the time up to which, after an empty batch, everything has come;
+    None: no clock says that.
+    """
+
+    inputs: CaptureRun | FollowRun | LiveCapture
+    batches: Iterator[FrameBatch]
+    stats: Callable[[], dict[str, Any]]
+    stats_every_s: float | None
+    status_every_s: float | None = None
+    settled_ns: Callable[[], int] | None = None
+
+
+class _Timer:
+    """Says each ``every_s`` seconds that it is time; never, if that is None."""
+
+    def __init__(self, every_s: float | None) -> None:
+        import time
+
+        self._clock = time.monotonic
+        self._every_s = float("inf") if every_s is None else every_s
+        self._next_s = self._clock() + self._every_s
+
+    def is_due(self) -> bool:
+        """Tell whether it is time, once each time."""
+        if self._clock() < self._next_s:
+            return False
+        self._next_s = self._clock() + self._every_s
+        return True
+
+
+class _Run:
+    """A run over packets, and what it says: alerts on standard output, all else on standard error.
+
+    ``captures``: the files that are read, which no output may be. Raises ConfigError.
+    """
+
+    def __init__(self, options: _RunOptions, captures: Sequence[str]) -> None:
+        if sys.stdout is None:
+            raise ConfigError(
+                "standard output is closed, and alerts go there: redirect it to /dev/null instead"
+            )
+        self.config: Final = _load_config(options.config_path, options.home_nets)
+        _check_outputs(captures, [options.devices, options.features, options.events, options.stats])
+        if _must_compile():
+            say(_COMPILING)
+
         from sensor.console import NoProgress
 
         self.progress: Progress = NoProgress()
-        self._alert_format = alert_format
+        self._options = options
+        self._alert_format = options.alert_format or self.config.output.format
         self._sinks: list[Sink] = []
         self._has_problem = False
         self._n_started = {"alert": 0, "review": 0}
         self._has_alert = False
 
-    def open_sinks(self, stack: contextlib.ExitStack, config: Config) -> None:
+    def import_all(self) -> None:
+        """Import what the run will need: another user may not be allowed to read the modules."""
+        import sensor.alerts.sinks
+        import sensor.replay  # noqa: F401
+
+        tables = (self._options.devices, self._options.features)
+        if any(path is not None and path.endswith(".parquet") for path in tables):
+            import pyarrow.parquet  # noqa: F401
+        _peak_rss_bytes()  # imports, and a codec
+
+    def judge(self, source: _Source, stack: contextlib.ExitStack) -> dict[str, Any]:
+        """Judge all packets and write all outputs, of which ``stack`` takes care; return the totals."""
+        import time
+
+        from sensor.pipeline import Pipeline
+        from sensor.replay import ReplayFiles
+
+        options = self._options
+        files = ReplayFiles(stack, "jsonl" if self._alert_format == "json" else "csv")
+        on_window = None if options.features is None else files.open_table(options.features)
+        on_events = None if options.events is None else files.open_events(options.events)
+        write_devices = None if options.devices is None else files.open_table(options.devices)
+        open_stats = files.open_json if source.stats_every_s is None else files.open_rewritten_json
+        write_stats = None if options.stats is None else open_stats(options.stats)
+        self.open_sinks(stack)
+        started = time.monotonic(), time.process_time()
+        pipeline = Pipeline(self.config, on_alert=self.emit, on_events=on_events, on_window=on_window)
+
+        def current_totals() -> dict[str, Any]:
+            totals = {**pipeline.stats(), **source.stats()}
+            return _with_cost(totals, time.monotonic() - started[0], time.process_time() - started[1])
+
+        n_packets = 0
+        stats_timer, status_timer = _Timer(source.stats_every_s), _Timer(source.status_every_s)
+        for batch in source.batches:
+            pipeline.feed(batch)
+            n_packets += len(batch.frames)
+            self.progress.update(source.inputs.bytes_read, n_packets)
+            if len(batch.frames) == 0:  # there is nothing more for now
+                files.flush()
+                if source.settled_ns is not None:
+                    pipeline.advance(source.settled_ns())
+            if stats_timer.is_due() and write_stats is not None:
+                write_stats(current_totals())
+            if status_timer.is_due():
+                self._say_status(current_totals())
+        pipeline.finish()
+        self.progress.close()
+        totals = current_totals()
+        if write_devices is not None:
+            write_devices(pipeline.device_table())
+        if write_stats is not None:
+            write_stats(totals)
+        return totals
+
+    def _say_status(self, totals: Mapping[str, Any]) -> None:
+        from sensor.console import status_line
+
+        with self.progress.paused():
+            say(status_line(totals))
+
+    def open_sinks(self, stack: contextlib.ExitStack) -> None:
         """Open standard output and what the configuration adds."""
         from sensor.alerts.formats import alert_json, alert_text
         from sensor.alerts.sinks import FileSink, StreamSink
@@ -461,8 +661,8 @@ class _Run:
             return f"{alert_text(alert, colour=_wants_colour())}\n"
 
         self._sinks = [StreamSink(sys.stdout, as_json if self._alert_format == "json" else as_text)]
-        if config.output.file is not None:
-            self._sinks.append(FileSink(Path(config.output.file)))
+        if self.config.output.file is not None:
+            self._sinks.append(FileSink(Path(self.config.output.file)))
         for sink in self._sinks:
             stack.callback(self._close, sink)
 
@@ -486,7 +686,7 @@ class _Run:
         with self.progress.paused():
             say(str(problem))
 
-    def report_end(self, totals: Mapping[str, Any], config: Config, received: int | None) -> None:
+    def report_end(self, totals: Mapping[str, Any], received: int | None) -> None:
         """Say how the run ended; a summary and hints only beside text, which is for people."""
         from sensor.console import hint_lines, summary_lines
 
@@ -496,7 +696,7 @@ class _Run:
         if self._alert_format == "text":
             for line in summary_lines(totals, self._n_started["alert"], self._n_started["review"]):
                 say(line)
-            for line in hint_lines(totals, config):
+            for line in hint_lines(totals, self.config):
                 say(f"hint: {line}")
 
     def exit_status(self, received: int | None, alert_status: int | None) -> int:

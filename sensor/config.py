@@ -272,6 +272,35 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ) = None
 
 
+class Capture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How `spamsensor watch` captures."""
+
+    ring_mib: Annotated[
+        int,
+        Meta(
+            ge=2, le=4096, description="MiB of memory in which the kernel leaves packets until they are read."
+        ),
+    ] = 64
+    block_timeout_ms: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1000,
+            description="Milliseconds after which the kernel hands packets over, however few there are.",
+        ),
+    ] = 100
+    snaplen: Annotated[
+        int,
+        Meta(ge=64, le=262144, description="Bytes kept of each packet; mail wants them all."),
+    ] = 262144
+    ignore_outgoing: Annotated[
+        bool,
+        Meta(
+            description="Leave out what this machine sends through the interface; a mirror port sends nothing."
+        ),
+    ] = False
+
+
 class ExceptionRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Mail that is known and accepted, for a while: by a device, to a destination, or by one to the other.
 
@@ -341,6 +370,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     budget: Budget = Budget()
     timeouts: Timeouts = Timeouts()
     output: Output = Output()
+    capture: Capture = Capture()
     exceptions: Annotated[tuple[ExceptionRule, ...], Meta(max_length=4096)] = ()
 
 
@@ -390,6 +420,8 @@ def _allowed(kind: Any, meta: Meta) -> str:
         )
     if getattr(kind, "__origin__", None) is Literal:
         return " or ".join(f'"{choice}"' for choice in get_args(kind))
+    if kind is bool:
+        return "true or false"
     if kind in (int, float):
         number = "a whole number" if kind is int else "a number"
         number = "a power of two" if (meta.extra or {}).get("power_of_two") else number

@@ -8,7 +8,7 @@ import contextlib
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from sensor.notation import counted, day_and_second, duration_text
+from sensor.notation import counted, day_and_second, duration_text, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -111,6 +111,19 @@ def summary_lines(stats: Mapping[str, Any], n_alerts: int, n_reviews: int) -> li
         f"read {stats['packets']:,} packets{span}: {size:,.1f} MB in {seconds:.1f} s, {rate:,.0f} packets/s",
         f"saw {', '.join(seen)}: {counted(n_alerts, 'alert')}, {n_reviews:,} for review",
     ]
+
+
+def status_line(stats: Mapping[str, Any]) -> str:
+    """Say how a live capture goes. ``stats``: the keys of ``--stats``."""
+    parts = [
+        f"{stats['packets']:,} packets so far",
+        f"{stats['kernel_drops']:,} dropped by the kernel",
+        counted(stats["devices"], "device"),
+        counted(stats["smtp_flows"], "mail connection"),
+        f"{counted(stats['alerts'], 'alert')}, {stats['reviews']:,} for review",
+    ]
+    parts += [f"{visible(name)} is {state}" for name, state in stats["interfaces"].items() if state != "up"]
+    return ", ".join(parts)
 
 
 def hint_lines(stats: Mapping[str, Any], config: Config) -> list[str]:

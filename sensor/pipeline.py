@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sensor.alerts.lifecycle import Lifecycle
+from sensor.capture.bpf import KeptPorts
+from sensor.capture.frames import FRAME_DTYPE, FrameBatch, LinkType
 from sensor.decode.layers import N_LAYERS, Layer
-from sensor.decode.packets import PACKET_DTYPE, decode_batch, port_classes
+from sensor.decode.packets import PACKET_DTYPE, PortClass, decode_batch, port_classes
 from sensor.decode.status import N_FRAME_STATUSES, Eviction, FrameStatus, Weird
 from sensor.decode.watch import new_watch
 from sensor.devices.activity import (
@@ -22,15 +24,16 @@ from sensor.devices.activity import (
     make_all_due,
     note_judged,
     observe_events,
+    observe_time,
 )
 from sensor.devices.features import FEATURES, N_FEATURES, Feature, compute_features
 from sensor.devices.roles import Role, infer_roles
 from sensor.devices.site import describe_site
 from sensor.devices.table import KEY_FREE, NEVER_NS, RECENT_SLOT_NS, Count, DeviceTables, new_device_tables
 from sensor.devices.view import addresses, host_name, key_text, total, vendor_of
-from sensor.events.flows import end_run, has_open_flows, track_packets
+from sensor.events.flows import end_run, has_open_flows, pass_time, track_packets
 from sensor.events.tables import EventTables, Total, new_event_tables
-from sensor.events.types import ROWS, TEXT, EventColumns, new_event_columns
+from sensor.events.types import EVENT_DTYPE, ROWS, TEXT, EventColumns, new_event_columns
 from sensor.model.evidence import EvidenceTable, alarm_threshold
 from sensor.model.score import MonotoneIndex
 from sensor.notation import eve_time, mac_text
@@ -41,7 +44,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sensor.alerts.record import Alert
-    from sensor.capture.frames import FrameBatch
     from sensor.config import Config
 
     Columns = dict[str, list[Any]]
@@ -113,6 +115,19 @@ class Pipeline:
             )
             self._track(batch.data, n)
 
+    def advance(self, now_ns: int) -> None:
+        """Let packet time go on to ``now_ns`` where no packet came before it; what is due is done.
+
+        For live capture: a replay has no clock but its packets.
+        """
+        if self._last_ns < 0:
+            return
+        while not pass_time(now_ns, self._event_tables, self._columns):
+            self._drain()
+        self._drain()
+        while not observe_time(now_ns, self._devices):
+            self._do_what_is_due()
+
     def finish(self) -> None:
         """End the run: report the flows that are open still, and judge what is left to judge."""
         end_run(self._event_tables)
@@ -149,11 +164,15 @@ class Pipeline:
         first, n = 0, len(events)
         while first < n:
             first = observe_events(events, first, n, text, self._devices)
-            due = self._devices.clock[0]["is_due"]
-            if due == DUE_VERDICTS:
-                self._judge()
-            if due != DUE_NOTHING:
-                self._end_what_is_over()
+            self._do_what_is_due()
+
+    def _do_what_is_due(self) -> None:
+        """Judge, or end windows and alerts, as the device table's clock says."""
+        due = self._devices.clock[0]["is_due"]
+        if due == DUE_VERDICTS:
+            self._judge()
+        if due != DUE_NOTHING:
+            self._end_what_is_over()
 
     def _judge(self) -> None:
         """Judge the devices with news."""
@@ -308,6 +327,28 @@ def _event_tables(config: Config) -> EventTables:
 
 def _device_tables(config: Config) -> DeviceTables:
     return new_device_tables(config.tables.devices, config.tables.dns_answers, describe_site(config))
+
+
+def kept_ports(config: Config) -> KeptPorts:
+    """Return the ports of mail, DNS, identity and tunnels: what capture keeps where there is no room for all."""
+    classes = port_classes(config.mail_ports)
+    mail, dns = (np.flatnonzero(classes == kind).tolist() for kind in (PortClass.MAIL, PortClass.DNS))
+    every = np.flatnonzero(classes != PortClass.OTHER).tolist()
+    return KeptPorts(tcp=frozenset(mail + dns), udp=frozenset(every) - frozenset(mail))
+
+
+def warm_up(config: Config) -> None:
+    """Run every kernel once, so that none is compiled or loaded while packets wait."""
+    pipeline = Pipeline(config, on_alert=lambda _: None)
+    frames = np.zeros(1, dtype=FRAME_DTYPE)
+    frames["link_type"] = LinkType.ETHERNET
+    pipeline.feed(FrameBatch(np.zeros(1, dtype=np.uint8), frames))
+    nothing = np.zeros(0, dtype=np.int64)
+    pipeline.advance(1)
+    pipeline.observe(np.zeros(1, dtype=EVENT_DTYPE), np.zeros(1, dtype=np.uint8))
+    pipeline._judge_rows(nothing, 0)
+    pipeline.finish()
+    pipeline.device_table()
 
 
 def memory_plan(config: Config) -> dict[str, int]:

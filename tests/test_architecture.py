@@ -23,6 +23,7 @@ LAYERS = (
         "native",
         "notation",
         "outputs",
+        "privileges",
         "store",
         "tables",
         "__init__",

@@ -56,6 +56,7 @@ from tests.worlds import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from sensor.alerts.record import Alert
     from sensor.errors import CaptureError
 
 ROOT = Path(__file__).parents[1]
@@ -212,6 +213,45 @@ def test_batch_size_makes_no_difference_to_captures(path: Path) -> None:
 
 EVE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+0000")
 ALERT_ID = re.compile(r'"alert_id":"([0-9a-f]{16})"')
+
+
+def test_time_may_go_on_without_packets() -> None:
+    """As live capture does it: the clock's time, up to just before the next packet, changes nothing."""
+    frames = read_capture(PCAPS / "flood-camera.pcap")
+    plain: list[bytes] = []
+    ticking: list[bytes] = []
+    for alerts in (plain, ticking):
+        pipeline = Pipeline(Config(), on_alert=lambda alert, to=alerts: to.append(alert_json(alert)))
+        last_ns = 0
+        for batch in batches(frames, [16] * len(frames)):
+            first_ns = int(batch.frames["ts_ns"][0])
+            if alerts is ticking:
+                for now_ns in range(last_ns + 10**9, first_ns, 10**9) if last_ns else ():
+                    pipeline.advance(now_ns)
+            pipeline.feed(batch)
+            last_ns = int(batch.frames["ts_ns"][-1])
+        pipeline.finish()
+    assert len(plain) >= 2
+    assert ticking == plain
+
+
+def test_an_alert_ends_by_the_clock_when_traffic_stops() -> None:
+    alerts: list[Alert] = []
+    windows: list[dict[str, list[Any]]] = []
+    pipeline = Pipeline(Config(), on_alert=alerts.append, on_window=windows.append)
+    pipeline.advance(10**18)  # before the first packet there is no time
+    frames = read_capture(PCAPS / "flood-camera.pcap")
+    for batch in batches(frames):
+        pipeline.feed(batch)
+    n_windows = len(windows)
+    assert alerts[-1].state != "ended"
+    for seconds in (300, 25 * 3600):
+        pipeline.advance(frames[-1].ts_ns + seconds * 10**9)
+    assert len(windows) > n_windows
+    assert (alerts[-1].event_type, alerts[-1].state) == ("alert", "ended")
+    n_alerts = len(alerts)
+    pipeline.finish()
+    assert len(alerts) == n_alerts
 
 
 def shifted(answer: Answer, days: int) -> Answer:

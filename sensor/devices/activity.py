@@ -60,7 +60,7 @@ from sensor.devices.table import (
 )
 from sensor.events.types import EventFlag, EventKind, Fate
 from sensor.hashing import hash_halves, hash_text
-from sensor.jit import i64, inner, kernel, spliced
+from sensor.jit import i64, inlined, inner, kernel, spliced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -782,6 +782,33 @@ def observe_event(t: DeviceTables, event: Any, text: NDArray[np.uint8], ts_ns: i
     return evidence != NO_NEWS and mark_dirty(t, row, evidence)
 
 
+@inlined
+def reach(t: DeviceTables, ts_ns: int) -> bool:
+    """Let packet time go on to ``ts_ns``; False if something is due before: ``is_due`` says what, ``now_ns`` when."""
+    clock = t.clock[0]
+    if ts_ns >= clock["wake_ns"]:
+        clock["now_ns"] = max(clock["now_ns"], clock["wake_ns"])
+        clock["is_due"] = DUE_WAKE
+        return False
+    if ts_ns >= clock["next_tick_ns"]:
+        clock["now_ns"] = max(clock["now_ns"], min(ts_ns, clock["next_tick_ns"]))
+        clock["next_tick_ns"] = (ts_ns // TICK_NS + 1) * TICK_NS
+        if clock["n_dirty"] > 0:
+            clock["is_due"] = DUE_VERDICTS
+            return False
+    clock["now_ns"] = ts_ns
+    return True
+
+
+@kernel
+def observe_time(now_ns: int, t: DeviceTables) -> bool:
+    """Let packet time go on to ``now_ns`` without an event; see ``observe_events`` for what False asks of the caller.
+
+    ``t``: in/out.
+    """
+    return reach(t, max(i64(now_ns), i64(t.clock[0]["now_ns"])))
+
+
 @kernel
 def observe_events(
     events: NDArray[Any], first: int, n_events: int, text: NDArray[np.uint8], t: DeviceTables
@@ -796,17 +823,8 @@ def observe_events(
     for i in range(first, n_events):
         event = events[i]
         ts_ns = max(i64(event["ts_ns"]), i64(clock["now_ns"]))
-        if ts_ns >= clock["wake_ns"]:
-            clock["now_ns"] = max(clock["now_ns"], clock["wake_ns"])
-            clock["is_due"] = DUE_WAKE
+        if not reach(t, ts_ns):
             return i
-        if ts_ns >= clock["next_tick_ns"]:
-            clock["now_ns"] = max(clock["now_ns"], min(ts_ns, clock["next_tick_ns"]))
-            clock["next_tick_ns"] = (ts_ns // TICK_NS + 1) * TICK_NS
-            if clock["n_dirty"] > 0:
-                clock["is_due"] = DUE_VERDICTS
-                return i
-        clock["now_ns"] = ts_ns
         is_due = observe_event(t, event, text, ts_ns)
         if is_due:
             clock["is_due"] = DUE_VERDICTS

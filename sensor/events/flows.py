@@ -858,6 +858,19 @@ def track_packets(
     return n_packets
 
 
+@kernel
+def pass_time(now_ns: int, tables: EventTables, out: EventColumns) -> bool:
+    """Let packet time go on to ``now_ns`` without a packet: what is due by then is closed and reported.
+
+    ``tables``: in/out; ``out``: in/out, appended to. False: the columns are full and must be drained, then again.
+    """
+    advance_clock(tables, now_ns)
+    if not sweep_flows(tables, out) or not begin_frame(out):
+        return False
+    begin_slot(tables, tables.state[0]["now_ns"], out)
+    return True
+
+
 def end_run(tables: EventTables) -> None:
     """Make every flow due, so that the next sweeps report them all."""
     tables.deadline_ns[

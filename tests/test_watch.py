@@ -1,0 +1,284 @@
+"""The sensor on a mirror port: a switch with a mirror, in network namespaces that the tests make."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[1]
+PROGRAM = [sys.executable, "-m", "sensor"]
+FLOOD = ROOT / "pcaps" / "flood-camera.pcap"
+SPAN = "span"
+
+_SETUP = """
+sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
+ip link add br0 type bridge
+for port in camera world; do
+  ip link add $port type veth peer name sw-$port
+  ip link set sw-$port master br0
+  ip link set $port up
+  ip link set sw-$port up
+done
+ip link set br0 up
+ip link add mirror type veth peer name span
+ip link set mirror up
+ip link set span up
+for port in sw-camera sw-world; do
+  tc qdisc add dev $port clsact
+  tc filter add dev $port ingress protocol all u32 match u32 0 0 action mirred egress mirror dev mirror
+done
+"""
+
+
+class Net:
+    """A namespace with a switch: what ``camera`` and ``world`` send is mirrored to ``span``."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def command(self, *command: object) -> list[str]:
+        return ["ip", "netns", "exec", self.name, *map(str, command)]
+
+    def run(self, *command: object) -> str:
+        done = subprocess.run(self.command(*command), capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def send(self, capture: Path, pps: int = 4000) -> None:
+        self.run("tcpreplay", "-q", "-i", "camera", f"--pps={pps}", capture)
+
+
+@pytest.fixture(scope="module")
+def net() -> Iterator[Net]:
+    name = f"spamsensor-{os.getpid()}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        assert not os.environ.get("CI"), f"these tests must run in CI: {made.stderr}"
+        pytest.skip("needs root and network namespaces")
+    try:
+        net = Net(name)
+        net.run("sh", "-ec", _SETUP)
+        yield net
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+class Watch:
+    """A running sensor. ``wait_for`` reads its status lines."""
+
+    def __init__(self, net: Net, directory: Path, *arguments: object, as_user: tuple[str, ...] = ()) -> None:
+        self._out, self._err = directory / "out", directory / "err"
+        command = net.command(*as_user, *PROGRAM, "watch", "-i", SPAN, *arguments)
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = subprocess.Popen(command, stdout=out, stderr=err, cwd=ROOT)
+
+    @property
+    def errors(self) -> str:
+        return self._err.read_text()
+
+    @property
+    def output(self) -> str:
+        return self._out.read_text()
+
+    def wait_for(self, text: str, timeout_s: float = 120) -> None:
+        end = time.monotonic() + timeout_s
+        while text not in self.errors:
+            assert time.monotonic() < end, f"not said: {text}\n{self.errors}"
+            assert self.process.poll() is None, self.errors
+            time.sleep(0.05)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+@contextlib.contextmanager
+def watching(net: Net, directory: Path, *arguments: object, as_user: tuple[str, ...] = ()) -> Iterator[Watch]:
+    watch = Watch(net, directory, *arguments, as_user=as_user)
+    try:
+        watch.wait_for("listening on span")
+        yield watch
+    finally:
+        watch.process.kill()
+        watch.process.wait()
+
+
+@contextlib.contextmanager
+def recording(net: Net, path: Path) -> Iterator[None]:
+    command = net.command(
+        *("tcpdump", "-Z", "root", "-U", "--immediate-mode", "-B", "65536", "--time-stamp-precision=nano"),
+        *("-i", SPAN, "-w", path),
+    )
+    tcpdump = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert tcpdump.stderr is not None
+        assert "listening on" in tcpdump.stderr.readline()
+        yield
+        size = -1
+        while size != (size := path.stat().st_size):  # until it has caught up
+            time.sleep(0.3)
+    finally:
+        tcpdump.kill()
+        tcpdump.communicate()
+
+
+@pytest.fixture
+def shared_directory() -> Iterator[Path]:
+    """A directory in which the sensor, as nobody, can write."""
+    # pytest's own directories are closed to other users.
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
+def replayed(path: Path) -> str:
+    command = [*PROGRAM, "replay", "--no-progress", "--format", "json", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd=ROOT).stdout
+
+
+def test_live_alerts_are_those_of_a_replay(net: Net, tmp_path: Path, shared_directory: Path) -> None:
+    recorded, stats = tmp_path / "recorded.pcap", shared_directory / "stats.json"
+    devices = shared_directory / "devices.csv"
+    arguments = ("--format", "json", "--stats", stats, "--devices", devices, "--status-every", "0.5")
+    with recording(net, recorded), watching(net, tmp_path, *arguments) as watch:
+        net.send(FLOOD)
+        watch.wait_for(" packets so far, 0 dropped by the kernel")
+        while watch.output.count("\n") < 2:  # alerts do not wait for the end
+            time.sleep(0.05)
+        assert watch.end() == 0
+    assert watch.output == replayed(recorded)
+    records = [json.loads(line) for line in watch.output.splitlines()]
+    assert {r["device"]["mac"] for r in records if r["event_type"] == "alert"} == {"44:19:b6:5d:20:15"}
+    totals = json.loads(stats.read_text())
+    assert totals["packets"] == totals["kernel_packets"]
+    assert totals["kernel_drops"] == totals["ring_freezes"] == 0
+    assert totals["filter_state"] == "all"
+    assert "44:19:b6:5d:20:15" in devices.read_text()
+    assert stats.stat().st_uid != 0
+
+
+def test_vlan_tags_are_put_back(net: Net, tmp_path: Path, shared_directory: Path) -> None:
+    arp = (
+        b"\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01\x02\x00\x00\x00\x00\x07\x0a\x00\x00\x07"
+        + bytes(6)
+        + b"\x0a\x00\x00\x01"
+    )
+    frame = bytes.fromhex("ffffffffffff020000000007") + b"\x81\x00\x00\x2a" + arp + bytes(18)
+    send = f"import socket; s = socket.socket(17, 3); s.bind(('camera', 0)); s.send(bytes.fromhex('{frame.hex()}'))"
+    events = shared_directory / "events.jsonl"
+    with watching(net, tmp_path, "--events", events) as watch:
+        net.run(sys.executable, "-c", send)
+        time.sleep(0.5)
+        assert watch.end(signal.SIGINT) == 0
+    (event,) = [json.loads(line) for line in events.read_text().splitlines()]
+    assert (event["event_type"], event["vlan"], event["src_ip"]) == ("arp", 42, "10.0.0.7")
+
+
+def test_privileges_are_dropped(net: Net, tmp_path: Path) -> None:
+    with watching(net, tmp_path) as watch:
+        for task in Path(f"/proc/{watch.process.pid}/task").iterdir():
+            status = dict(
+                line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line
+            )
+            assert "0" not in status["Uid"].split()
+            assert "0" not in status["Gid"].split()
+            assert status["NoNewPrivs"] == "1"
+            for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+                assert int(status[kind], 16) == 0
+
+
+def test_an_interface_may_go_and_come_back(net: Net, tmp_path: Path) -> None:
+    with watching(net, tmp_path, "--format", "json") as watch:
+        net.run("ip", "link", "set", SPAN, "down")
+        watch.wait_for("span is down")
+        net.run("ip", "link", "set", SPAN, "up")
+        watch.wait_for("span is up again")
+        net.send(FLOOD)
+        end = time.monotonic() + 10
+        while '"alert"' not in watch.output:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert watch.end() == 0
+
+
+def test_a_vanished_interface_is_taken_up_again(net: Net, tmp_path: Path) -> None:
+    net.run(
+        "sh", "-ec", "ip link add tap0 type veth peer name tap1; ip link set tap0 up; ip link set tap1 up"
+    )
+    with watching(net, tmp_path, "-i", "tap1", "--format", "json") as watch:
+        net.run("ip", "link", "del", "tap1")
+        watch.wait_for("tap1 has vanished")
+        net.run(
+            "sh", "-ec", "ip link add tap0 type veth peer name tap1; ip link set tap0 up; ip link set tap1 up"
+        )
+        watch.wait_for("tap1 is back")
+        net.run("tcpreplay", "-q", "-i", "tap0", "--pps=4000", FLOOD)
+        end = time.monotonic() + 10
+        while '"alert"' not in watch.output:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert watch.end() == 0
+    net.run("ip", "link", "del", "tap0")
+
+
+def test_what_the_kernel_drops_is_counted_and_filtered(
+    net: Net, tmp_path: Path, shared_directory: Path
+) -> None:
+    config, stats = shared_directory / "small.toml", shared_directory / "stats.json"
+    config.write_text("[capture]\nring_mib = 2\nblock_timeout_ms = 10\n")
+    arguments = ("--config", config, "--stats", stats)
+    with watching(net, tmp_path, *arguments) as watch:
+        watch.process.send_signal(signal.SIGSTOP)
+        net.run("tcpreplay", "-q", "-i", "camera", "--topspeed", "--loop=8", FLOOD)
+        watch.process.send_signal(signal.SIGCONT)
+        watch.wait_for("the kernel dropped")
+        watch.wait_for("only mail, DNS, identity traffic and tunnels are captured")
+        assert watch.end() == 0
+    totals = json.loads(stats.read_text())
+    assert totals["kernel_drops"] > 0
+    assert totals["kernel_packets"] == totals["packets"] + totals["kernel_drops"]
+    assert totals["filter_state"] == "mail"
+
+
+def test_a_run_can_be_limited(net: Net, tmp_path: Path) -> None:
+    with watching(net, tmp_path, "--duration", "0.5") as watch:
+        assert watch.process.wait(10) == 0
+
+
+def refusal(net: Net, *arguments: object, as_user: tuple[str, ...] = ()) -> tuple[int, str]:
+    command = net.command(*as_user, *PROGRAM, "watch", *arguments)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
+    return done.returncode, done.stderr.splitlines()[-1]
+
+
+def test_an_unknown_interface_is_refused(net: Net) -> None:
+    status, line = refusal(net, "-i", "eth77")
+    assert status == 2
+    assert line.startswith("spamsensor: there is no interface eth77; there are: lo, ")
+    assert SPAN in line
+
+
+def test_without_the_capability_it_is_named(net: Net) -> None:
+    status, line = refusal(
+        net, "-i", SPAN, as_user=("capsh", "--drop=cap_net_raw", "--", "-c", 'exec "$0" "$@"')
+    )
+    assert status == 1
+    assert "CAP_NET_RAW" in line
+
+
+def test_an_unknown_user_is_refused(net: Net) -> None:
+    status, line = refusal(net, "-i", SPAN, "--user", "nobody-of-that-name")
+    assert (status, "no such user" in line) == (2, True)
