@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DEBIAN := tshark tcpdump tcpreplay ip:iproute2 tc:iproute2 capsh:libcap2-bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test lint types bench lab docs clean
+.PHONY: demo test lint types bench lab docs model clean
 
 demo: $(VENV)/.installed
 	$(BIN)/spamsensor replay pcaps/flood-camera.pcap --devices build/demo-devices.csv --no-progress
@@ -44,6 +44,25 @@ bench: $(VENV)/.installed
 
 lab: $(VENV)/.installed
 	$(SUDO) $(BIN)/python pcaps/lab.py --out pcaps
+
+# The worlds that the shipped model learns from, and others, with other seeds, that it is measured on.
+WORLDS := build/worlds
+TRAINING := realistic-11 hostile-12 cold-13
+HELD_OUT := realistic-21 hostile-22 cold-23
+SIMULATE = $(BIN)/spamsensor simulate --jobs 2 --seed $(lastword $(subst -, ,$@)) --out $@.new
+$(WORLDS)/realistic-11: DEVICES = --world realistic --devices 1800
+$(WORLDS)/hostile-12: DEVICES = --world hostile --devices 800
+$(WORLDS)/realistic-21: DEVICES = --world realistic --devices 1200
+$(WORLDS)/hostile-22: DEVICES = --world hostile --devices 600
+$(WORLDS)/cold-%: DEVICES = --world realistic --cold --devices 2000
+$(WORLDS)/%: | $(VENV)/.tests
+	rm -rf $@.new && $(SIMULATE) $(DEVICES) && mv $@.new $@
+
+model: $(addprefix $(WORLDS)/,$(TRAINING) $(HELD_OUT))
+	rm -rf build/default
+	OMP_NUM_THREADS=2 $(BIN)/spamsensor train --jobs 2 --seed 1 --out build/default $(addprefix --data $(WORLDS)/,$(TRAINING))
+	$(BIN)/spamsensor evaluate --jobs 2 --model build/default --out build/default $(addprefix --data $(WORLDS)/,$(HELD_OUT))
+	mkdir -p sensor/models && rm -rf sensor/models/default && cp -r build/default sensor/models/default
 
 docs: $(VENV)/.tests
 	$(BIN)/python docs/generate.py

@@ -112,7 +112,8 @@ def _rules_table() -> Iterator[str]:
         "login-spray": f"`auth_failed_operators` at least {score.SPRAY_OPERATORS} and "
         f"`auth_failed_24h` at least {score.SPRAY_FAILURES}",
         "blocklisted": f"`blocklisted_24h` at least {score.LISTED_REPLIES} and "
-        f"`operators25_distinct_24h` at least {score.LISTED_OPERATORS}",
+        f"`operators25_distinct_24h` at least {score.LISTED_OPERATORS}; of a mail server, refusals or acceptance as of "
+        "`mx-lookups` besides",
     }
     yield "| rule | holds if |\n|---|---|"
     for rule in score.RULES:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 import click
 
 from sensor import __version__
-from sensor.errors import CaptureError, ConfigError, SensorError
+from sensor.errors import CaptureError, ConfigError, ModelError, SensorError
 from sensor.notation import visible
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sensor.capture.merge import CaptureRun
     from sensor.config import Config
     from sensor.console import Progress
+    from sensor.model.artifact import Artifact
 
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
@@ -51,8 +52,9 @@ _KERNEL_MODULES: Final = (
     "sensor.devices.activity",
     "sensor.model.evidence",
     "sensor.model.score",
+    "sensor.model.trees",
 )
-_COMPILING: Final = "compiling for this machine, which takes a minute the first time"
+_COMPILING: Final = "compiling for this machine, which takes two minutes or so the first time"
 
 
 class Interrupted(BaseException):
@@ -213,6 +215,27 @@ _home_net_option = click.option(
     "configuration.  [default: the private and link-local networks]",
 )
 
+_model_option = click.option(
+    "--model",
+    "model_path",
+    metavar="DIR",
+    help="A trained model, as written by train.  [default: the model that comes with this program]",
+)
+_data_option = click.option(
+    "--data",
+    "data",
+    metavar="DIR",
+    multiple=True,
+    help="A simulated world, as written by simulate; repeat it for several.  [default: none; it must be given]",
+)
+_jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    default=1,
+    help="Processes to work with; the files do not depend on it.  [default: 1]",
+)
+
 
 def _run_options(command: Callable[..., int]) -> Callable[..., int]:
     """Give a command the options of every run over packets: what RunOptions holds."""
@@ -240,6 +263,7 @@ def _run_options(command: Callable[..., int]) -> Callable[..., int]:
             help="Write the SMTP, DNS, ARP, DHCP and connection events as JSON Lines.  [default: none]",
         ),
         click.option("--stats", metavar="FILE", help="Write the totals of the run as JSON.  [default: none]"),
+        _model_option,
     )
     for option in reversed(options):
         command = option(command)
@@ -462,6 +486,14 @@ def _load_config(path: str | None, home_nets: Sequence[str]) -> Config:
     return load_config(path, home_nets=home_nets)
 
 
+def _open_model(path: str | None) -> Artifact | None:
+    """Read a model, or the one that comes with the program; None if there is none."""
+    from sensor.model.artifact import default_directory, read_artifact
+
+    directory = default_directory() if path is None else Path(path)
+    return None if directory is None else read_artifact(directory)
+
+
 def _check_outputs(captures: Iterable[str], outputs: Iterable[str | None]) -> None:
     """Raise ConfigError if two outputs, or an output and an input, are the same file."""
     taken = {os.path.realpath(path) for path in captures if path != _STANDARD_STREAM}
@@ -525,6 +557,7 @@ class _RunOptions:
     features: str | None
     events: str | None
     stats: str | None
+    model_path: str | None
 
 
 @dataclass(frozen=True)
@@ -574,6 +607,7 @@ class _Run:
                 "standard output is closed, and alerts go there: redirect it to /dev/null instead"
             )
         self.config: Final = _load_config(options.config_path, options.home_nets)
+        self._artifact: Final = _open_model(options.model_path)
         _check_outputs(captures, [options.devices, options.features, options.events, options.stats])
         if _must_compile():
             say(_COMPILING)
@@ -614,7 +648,13 @@ class _Run:
         write_stats = None if options.stats is None else open_stats(options.stats)
         self.open_sinks(stack)
         started = time.monotonic(), time.process_time()
-        pipeline = Pipeline(self.config, on_alert=self.emit, on_events=on_events, on_window=on_window)
+        pipeline = Pipeline(
+            self.config,
+            on_alert=self.emit,
+            on_events=on_events,
+            on_window=on_window,
+            artifact=self._artifact,
+        )
 
         def current_totals() -> dict[str, Any]:
             totals = {**pipeline.stats(), **source.stats()}
@@ -811,13 +851,7 @@ def _no_such_packet(capture: str, number: int) -> NoReturn:
     is_flag=True,
     help="Render packets, too: of cold captures, or of the beginning of every 8th site.  [default: sessions only]",
 )
-@click.option(
-    "--jobs",
-    type=click.IntRange(1, 256),
-    metavar="N",
-    default=1,
-    help="Processes to work with; the files do not depend on it.  [default: 1]",
-)
+@_jobs_option
 def simulate(
     *,
     world_name: str,
@@ -849,6 +883,105 @@ def simulate(
     return EXIT_OK
 
 
+@main.command(
+    epilog=_examples("spamsensor train --data data/realistic-1 --data data/cold-1 --out models/site")
+)
+@_data_option
+@click.option(
+    "--out", metavar="DIR", help="A new or empty directory to write to.  [default: none; it must be given]"
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    metavar="S",
+    default=1,
+    help="The same data, seed and versions give the same files, bit for bit.  [default: 1]",
+)
+@_jobs_option
+def train(*, data: tuple[str, ...], out: str | None, seed: int, jobs: int) -> int:
+    """Fit a model to simulated worlds, and calibrate its threshold on sites that it has not seen.
+
+    DIR gets model.npz and manifest.json. Needs the extra: pip install 'spamsensor[train]'.
+    """
+    if out is None or not data:
+        raise ConfigError("no data or no directory to write to: name them with --data and --out")
+    _require_training()
+
+    from sensor.model.artifact import write_artifact
+    from sensor.training.fit import train as fit
+    from sensor.training.traces import collect, describe_data
+
+    directory, worlds = Path(out), [Path(path) for path in data]
+    _make_directory(directory)
+    artifact = fit(collect(worlds, n_processes=jobs), directory.name, seed, describe_data(worlds))
+    artifact = write_artifact(directory, artifact)
+    thresholds = ", ".join(f"{t.evidence:.1f} for {t.budget:g}" for t in artifact.manifest.thresholds)
+    say(f"{len(artifact.trees.roots)} trees in {out}; evidence by budget: {thresholds}")
+    return EXIT_OK
+
+
+@main.command(
+    epilog=_examples("spamsensor evaluate --data data/realistic-2 --model models/site --out build/quality")
+)
+@_data_option
+@_model_option
+@_config_option
+@click.option("--out", metavar="DIR", help="A directory to write to.  [default: none; it must be given]")
+@_jobs_option
+def evaluate(
+    *, data: tuple[str, ...], model_path: str | None, config_path: str | None, out: str | None, jobs: int
+) -> int:
+    """Measure a model on simulated worlds: recall and delay by family, false alarms by kind.
+
+    DIR gets evaluation.json and MODEL_CARD.md. Worlds with the seeds of the training say nothing: take others.
+    """
+    if out is None or not data:
+        raise ConfigError("no data or no directory to write to: name them with --data and --out")
+    _require_training()
+    artifact = _open_model(model_path)
+    if artifact is None:
+        raise ConfigError("no model came with this program: name one with --model")
+    asked = _load_config(config_path, ()).budget.false_alarms_per_device_year
+
+    from sensor.training.card import write_card
+    from sensor.training.evaluate import evaluate as measure
+    from sensor.training.traces import collect, describe_data
+
+    worlds = [Path(path) for path in data]
+    directory = Path(out)
+    _make_directory(directory, must_be_empty=False)
+    traces = collect(worlds, n_processes=jobs)
+    budgets = [
+        asked,
+        *(t.budget for t in artifact.manifest.thresholds if t.budget > artifact.attained(asked)),
+    ]
+    kinds = sorted({trace.world.split()[0] for trace in traces}, reverse=True)
+    measured = [
+        measure([trace for trace in traces if trace.world.startswith(kind)], artifact, budget)
+        for kind in kinds
+        for budget in sorted(budgets)
+    ]
+    write_card(directory, artifact, {"data": describe_data(worlds), "at": measured})
+    say(f"written to {out}: evaluation.json, MODEL_CARD.md")
+    return EXIT_OK
+
+
+def _require_training() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("sklearn") is None:
+        raise ModelError("scikit-learn is not installed: pip install 'spamsensor[train]'")
+
+
+def _make_directory(directory: Path, *, must_be_empty: bool = True) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if must_be_empty and any(directory.iterdir()):
+            raise ConfigError(f"{directory}: is not empty: name a new directory")
+    except OSError as error:
+        raise ConfigError(f"{directory}: cannot be written: {error.strerror}") from None
+
+
 @main.command(epilog=_examples("spamsensor check", "spamsensor check --config site.toml"))
 @_config_option
 @_home_net_option
@@ -865,16 +998,27 @@ def check(config_path: str | None, home_nets: tuple[str, ...]) -> int:
     from sensor.pipeline import memory_plan
 
     lines = [("configuration", config_path or "none: the defaults"), *describe(config, time.time_ns())]
+    lines.append(("model", _describe_model(_open_model(None), config)))
     plan = memory_plan(config)
     lines.append(("memory", f"{_mib(sum(plan.values()))} for tables, allocated at the start, as follows"))
     lines += [("", f"{_mib(size):>12}  {name}") for name, size in sorted(plan.items(), key=_by_size)]
     missing = [str(warning.message) for warning in caught]
     if must_compile and not missing:
-        missing.append("compiled kernels: the next run compiles them, which takes a minute")
+        missing.append("compiled kernels: the next run compiles them, which takes two minutes or so")
     lines += [("missing" if row == 0 else "", text) for row, text in enumerate(missing or ["nothing"])]
     for label, text in lines:
         click.echo(f"{label:<15}{text}".rstrip())
     return EXIT_OK
+
+
+def _describe_model(artifact: Artifact | None, config: Config) -> str:
+    if artifact is None:
+        return "none: the index and the rules alone"
+    budget = config.budget.false_alarms_per_device_year
+    attained = artifact.attained(budget)
+    promise = f"calibrated for {attained:g} false alarms a device-year, in simulation"
+    short = "" if attained <= budget else f"; the budget of {budget:g} is less than was calibrated"
+    return f"{artifact.manifest.name}, {len(artifact.trees.roots)} trees, {promise}{short}"
 
 
 def _by_size(item: tuple[str, int]) -> tuple[int, str]:

@@ -6,7 +6,7 @@ packet by packet, and verdicts fall due by packet time and by evidence alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from sensor.devices.view import addresses, host_name, key_text, total, vendor_of
 from sensor.events.flows import end_run, has_open_flows, pass_time, track_packets
 from sensor.events.tables import EventTables, Total, new_event_tables
 from sensor.events.types import EVENT_DTYPE, ROWS, TEXT, EventColumns, new_event_columns
+from sensor.model.channel import Channel
 from sensor.model.evidence import EvidenceTable, alarm_threshold
 from sensor.model.score import MonotoneIndex
 from sensor.notation import eve_time, mac_text
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from sensor.alerts.record import Alert
     from sensor.config import Config
+    from sensor.model.artifact import Artifact
 
     Columns = dict[str, list[Any]]
 
@@ -54,12 +56,26 @@ PACKET_ROWS = 2048
 JUDGED_ROWS = 1024
 
 
+class Steps(NamedTuple):
+    """Devices that have just made a step of evidence: what training sees of a run.
+
+    ``keys``: their keys; ``serials``: i8[n], one for each device of the run; ``features``: f8[n, N_FEATURES];
+    ``now_ns``: packet time.
+    """
+
+    keys: list[str]
+    serials: NDArray[np.int64]
+    features: NDArray[np.float64]
+    now_ns: int
+
+
 class Pipeline:
     """One run over packets. ``feed`` it batches in order (or ``observe`` their events), then ``finish``.
 
     ``on_alert`` gets each alert record; ``on_events`` the event columns (EVENT_DTYPE[n], u8 text), borrowed
     for the call; ``on_window`` columns of features, a row for each device that mailed in a window of five
-    minutes.
+    minutes; ``on_step`` every step of evidence: nobody is accused then, so that all are judged alike to the end.
+    ``artifact``: the trained model that judges beside the index.
     """
 
     def __init__(
@@ -69,8 +85,11 @@ class Pipeline:
         on_alert: Callable[[Alert], None],
         on_events: Callable[[NDArray[Any], NDArray[np.uint8]], None] | None = None,
         on_window: Callable[[Columns], None] | None = None,
+        on_step: Callable[[Steps], None] | None = None,
+        artifact: Artifact | None = None,
     ) -> None:
         self._config = config
+        self._on_step = on_step
         self._on_events = on_events
         self._on_window = on_window
         self._port_class = port_classes(config.mail_ports)
@@ -85,10 +104,9 @@ class Pipeline:
         self._first_ns = NEVER_NS
         self._last_ns = -1
 
-        self._model = MonotoneIndex()
-        self._evidence = EvidenceTable(config.tables.devices)
-        threshold = alarm_threshold(config.budget.false_alarms_per_device_year)
-        self._lifecycle = Lifecycle(self._devices, self._evidence, self._model, threshold, on_alert)
+        self._channels = _open_channels(config, artifact)
+        self._evidence = self._channels[0].evidence
+        self._lifecycle = Lifecycle(self._devices, self._channels, on_alert)
         self._features = np.zeros((JUDGED_ROWS, N_FEATURES))
         self._window_end_ns = NEVER_NS
 
@@ -201,12 +219,24 @@ class Pipeline:
         n = len(rows)
         features = self._features[:n]
         compute_features(t, rows, n, now_ns, features)
-        verdicts = self._model.judge(features)
         is_forced = has_new_evidence(t.devices, rows)
-        stepped = self._evidence.step(rows, t.devices["serial"][rows], verdicts, is_forced, now_ns)
+        serials = t.devices["serial"][rows]
+        # A hard rule makes a step at once: the channels step together.
+        stepped = np.zeros(n, dtype=np.bool_)
+        verdicts = []
+        for channel in self._channels:
+            verdicts.append(channel.model.judge(features))
+            stepped = channel.evidence.step(rows, serials, verdicts[-1], is_forced | stepped, now_ns)
         note_judged(t.devices, rows[stepped], now_ns)
         t.devices["is_dirty"][rows] = 0
+        if self._on_step is not None:
+            self._on_step(self._steps(rows[stepped], features[stepped], now_ns))
+            return
         self._lifecycle.take(rows, features, verdicts, stepped, now_ns)
+
+    def _steps(self, rows: NDArray[np.int64], features: NDArray[np.float64], now_ns: int) -> Steps:
+        t = self._devices
+        return Steps([key_text(t, int(row)) for row in rows], t.devices["serial"][rows], features, now_ns)
 
     def _end_window(self) -> None:
         """Report the features of all devices that mailed in the window that is over."""
@@ -224,7 +254,8 @@ class Pipeline:
         end_ns = int(clock["now_ns"])
         features = np.zeros((n, N_FEATURES))
         compute_features(t, rows, n, end_ns, features)
-        roles = self._model.judge(features).roles
+        roles = np.empty(n, dtype=np.int64)
+        infer_roles(features, roles)
         columns: Columns = {
             "timestamp": [eve_time(end_ns)] * n,
             "device": [key_text(t, int(row)) for row in rows],
@@ -313,6 +344,15 @@ _DEVICE_TOTALS: dict[str, tuple[Count, ...]] = {
 
 def _role_label(role: Any) -> str:
     return Role(int(role)).label
+
+
+def _open_channels(config: Config, artifact: Artifact | None) -> tuple[Channel, ...]:
+    """Return the index and the rules, and the trained model if there is one."""
+    n, budget = config.tables.devices, config.budget.false_alarms_per_device_year
+    index = Channel("index", MonotoneIndex(), EvidenceTable(n), alarm_threshold(budget))
+    if artifact is None:
+        return (index,)
+    return index, Channel("model", artifact.model, EvidenceTable(n), artifact.threshold(budget))
 
 
 def _event_tables(config: Config) -> EventTables:

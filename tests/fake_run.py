@@ -36,6 +36,7 @@ class FakeRun:
     # What was asked of it.
     paths: tuple[str, ...] = ()
     config: Any = None
+    artifact: Any = None
     is_finished: bool = False
     is_closed: bool = False
 
@@ -86,8 +87,10 @@ class _FakePipeline:
         on_alert: Callable[[Alert], None],
         on_events: Callable[[Any, Any], None] | None,
         on_window: Callable[[dict[str, list[Any]]], None] | None,
+        artifact: Any = None,
     ) -> None:
         self._run = run
+        run.artifact = artifact
         self._on_alert = on_alert
         self._on_events = on_events
         self._on_window = on_window

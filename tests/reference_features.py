@@ -105,7 +105,7 @@ class ReferenceDevice:
         elif kind is EventKind.PEER_CALL or (kind is EventKind.TRANSFER and code == FrameStatus.PEER):
             self._meet(ts, event, kind, orig, resp)
         elif is_home(resp):
-            self._serve(ts, kind, code, "inbound local" if is_home(orig) else "inbound")
+            self._serve(ts, kind, event, "inbound local" if is_home(orig) else "inbound")
         elif kind is EventKind.CONN_OPEN:
             self._connect(ts, resp, int(event["resp_port"]))
             self._note_syn("mail", event)
@@ -129,9 +129,12 @@ class ReferenceDevice:
     def _note(self, ts: int, what: str, n: int = 1) -> None:
         self.things += [(ts, what)] * int(n)
 
-    def _serve(self, ts: int, kind: EventKind, code: int, what: str) -> None:
+    def _serve(self, ts: int, kind: EventKind, event: Any, what: str) -> None:
+        code = int(event["code"])
         self._note(ts, what, kind is EventKind.CONN_OPEN)
         self._note(ts, "served", kind is EventKind.SMTP_MESSAGE and 200 <= code < 300)
+        if kind is EventKind.CONN_CLOSE and code == Fate.TLS:
+            self._note(ts, "served", event["count"])
 
     def _note_syn(self, of: str, event: Any) -> None:
         if event["aux_lo"] and event["aux_lo"] not in self.syns[of]:

@@ -36,6 +36,7 @@ LAYERS = (
     ("alerts",),
     ("pipeline", "console", "dump", "replay"),
     ("report", "simulate"),
+    ("training",),
     ("cli", "__main__"),
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}

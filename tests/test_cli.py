@@ -441,8 +441,11 @@ def test_schema() -> None:
     assert run_cli("schema", "event").exit_code == 2
 
 
-def test_check_says_what_the_configuration_means(fake: Callable[..., FakeRun], tmp_path: Path) -> None:
+def test_check_says_what_the_configuration_means(
+    fake: Callable[..., FakeRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake()
+    monkeypatch.setattr("sensor.model.artifact.default_directory", lambda: None)
     config = tmp_path / "site.toml"
     config.write_text('home_nets = ["192.0.2.0/24"]\nresolvers = ["192.0.2.53"]\n')
     result = run_cli("check", "--config", str(config))
@@ -458,6 +461,7 @@ def test_check_says_what_the_configuration_means(fake: Callable[..., FakeRun], t
         "attempts       unanswered after 90 s\n"
         "connections    over after 600 s without a packet\n"
         "alerts         text on standard output\n"
+        "model          none: the index and the rules alone\n"
         "memory         8.0 MiB for tables, allocated at the start, as follows\n"
         "                    5.0 MiB  devices\n"
         "                    3.0 MiB  flows\n"
@@ -470,7 +474,7 @@ def test_check_names_what_is_missing(fake: Callable[..., FakeRun], monkeypatch: 
     monkeypatch.setattr("sensor.cli._must_compile", lambda: True)
     result = run_cli("check")
     assert result.stdout.endswith(
-        "missing        compiled kernels: the next run compiles them, which takes a minute\n"
+        "missing        compiled kernels: the next run compiles them, which takes two minutes or so\n"
     )
     assert result.exit_code == 0
 

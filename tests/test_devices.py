@@ -701,6 +701,16 @@ def test_both_ends_of_a_local_connection_are_devices():
     assert tables.clock[0]["n_dirty"] == 0  # what stays inside is nothing to judge
 
 
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_mail_that_a_device_takes_in_under_tls_is_inferred(n):
+    log = EventLog()
+    outside = {"orig": OUTSIDE, "mac": GATEWAY_MAC, "resp": SERVER, "resp_mac": SERVER_MAC}
+    flow = log.connect(0, **outside)
+    log.close(1, fate=Fate.TLS, count=n, flags=EventFlag.TLS | EventFlag.INFERRED, flow_id=flow, **outside)
+    tables = watch(log)
+    assert tables.totals[row_of(tables, SERVER_MAC), Count.INBOUND_MESSAGES] == n
+
+
 def test_mail_from_outside_counts_for_the_server_alone():
     log = EventLog()
     log.connect(0, orig=OUTSIDE, mac=GATEWAY_MAC, resp=SERVER, resp_mac=SERVER_MAC)

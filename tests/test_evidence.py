@@ -15,7 +15,6 @@ from sensor.model.evidence import (
     MAX_STEP_DOWN,
     MAX_STEP_UP,
     MIN_THRESHOLD,
-    REVIEW_SHARE,
     RULE_EVIDENCE,
     SLACK,
     EvidenceTable,
@@ -173,10 +172,10 @@ def test_a_rule_alone_raises_an_alarm_whatever_the_budget():
 def test_an_alert_that_ended_needs_new_evidence():
     table = EvidenceTable(1)
     step(table, 0.0, START_NS, rule=0)
-    table.release(0, 8.0)
-    assert table.evidence[0] == REVIEW_SHARE * 8.0
+    table.release(0, 4.0)
+    assert table.evidence[0] == 4.0
     table.release(0, 80.0)
-    assert table.evidence[0] == REVIEW_SHARE * 8.0  # never more than before
+    assert table.evidence[0] == 4.0  # never more than before
 
 
 @given(st.floats(0.001, 10), st.floats(0.001, 10))

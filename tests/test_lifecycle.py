@@ -26,6 +26,7 @@ from sensor.alerts.lifecycle import CRITICAL_PER_HOUR, HIGH_PER_HOUR, QUIET_NS, 
 from sensor.devices.features import FEATURES, N_FEATURES, Feature
 from sensor.devices.table import DAY_NS, MAX_PROBES, NEVER_NS, SECOND_NS, DeviceTables
 from sensor.events.types import EventKind, Fate, QType
+from sensor.model.channel import Channel
 from sensor.model.evidence import REVIEW_SHARE, EvidenceTable
 from sensor.model.score import MonotoneIndex, Verdicts
 from sensor.notation import eve_time
@@ -62,7 +63,9 @@ class Run:
         self.tables = new_tables() if tables is None else tables
         self.evidence = EvidenceTable(self.tables.devices.size)
         self.alerts: list[Alert] = []
-        self.lifecycle = Lifecycle(self.tables, self.evidence, MODEL, THRESHOLD, self.alerts.append)
+        self.lifecycle = Lifecycle(
+            self.tables, [Channel("index", MODEL, self.evidence, THRESHOLD)], self.alerts.append
+        )
         if tables is None:
             observe(self.tables, spam(n_spam))
 
@@ -88,7 +91,7 @@ class Run:
         self.evidence.evidence[row] = evidence
         self.evidence.onset_ns[row] = START_NS
         before = len(self.alerts)
-        self.lifecycle.take(np.array([row]), features, verdicts, np.array([stepped]), now_ns)
+        self.lifecycle.take(np.array([row]), features, [verdicts], np.array([stepped]), now_ns)
         return self.alerts[before:]
 
     def end_quiet(self, at_s: float) -> list[Alert]:
@@ -295,7 +298,7 @@ def test_records_are_valid_whatever_is_judged(evidence, has_dns, rule, seed):
     verdicts.rules[:] = rule
     run.evidence.evidence[row] = evidence
     run.evidence.onset_ns[row] = START_NS
-    run.lifecycle.take(np.array([row]), features, verdicts, np.array([True]), START_NS + 20 * SECOND_NS)
+    run.lifecycle.take(np.array([row]), features, [verdicts], np.array([True]), START_NS + 20 * SECOND_NS)
     (alert,) = run.alerts
     VALIDATOR.validate(msgspec.json.decode(msgspec.json.encode(alert)))
     assert (alert.event_type == "alert") == (evidence >= THRESHOLD)
@@ -375,5 +378,5 @@ def test_verdicts_on_nothing_say_nothing():
     run = Run()
     nothing = np.zeros(0, dtype=np.int64)
     empty = Verdicts(np.zeros(0), np.zeros((0, 1)), nothing, nothing)
-    run.lifecycle.take(nothing, np.zeros((0, N_FEATURES)), empty, np.zeros(0, dtype=bool), START_NS)
+    run.lifecycle.take(nothing, np.zeros((0, N_FEATURES)), [empty], np.zeros(0, dtype=bool), START_NS)
     assert run.alerts == []

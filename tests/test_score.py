@@ -161,7 +161,11 @@ MX = {
     F.ACCEPTED_SHARE: ACCEPTED_SELDOM - 0.01,
 }
 SPRAY = {F.AUTH_FAILED_OPERATORS: SPRAY_OPERATORS, F.AUTH_FAILED_24H: SPRAY_FAILURES}
-LISTED = {F.BLOCKLISTED_24H: LISTED_REPLIES, F.OPERATORS25_24H: LISTED_OPERATORS}
+LISTED = {
+    F.BLOCKLISTED_24H: LISTED_REPLIES,
+    F.OPERATORS25_24H: LISTED_OPERATORS,
+    F.ACCEPTED_SHARE: ACCEPTED_SELDOM,
+}
 SERVER = {F.KNOWN_SERVER: 1}
 
 
@@ -193,9 +197,11 @@ def test_a_rule_holds_at_its_thresholds_and_not_below(parts, expected):
         ((FLOOD, SERVER), None),
         ((MX, SERVER), None),
         ((SPRAY, SERVER), "login-spray"),
-        ((LISTED, SERVER), "blocklisted"),
-        ((FLOOD, MX, SPRAY, LISTED), "flood"),
-        ((MX, SPRAY, LISTED), "mx-lookups"),
+        ((LISTED, SERVER), None),
+        ((LISTED, SERVER, {F.REJECT_SHARE: REFUSED_OFTEN}), "blocklisted"),
+        ((LISTED, SERVER, {F.ACCEPTED_SHARE: ACCEPTED_SELDOM - 0.01}), "blocklisted"),
+        ((FLOOD, SPRAY, LISTED, MX), "flood"),
+        ((SPRAY, LISTED, MX), "mx-lookups"),
         ((SPRAY, LISTED), "login-spray"),
     ],
 )

@@ -55,6 +55,37 @@ _WORDINGS: dict[Feature, _Wording] = {
     ),
     Feature.DESTINATIONS_1M: _Wording("{value} mail servers within a minute", 0.0),
     Feature.AUTH_FAILED_OPERATORS: _Wording("failed logins at {value} mail operators", 0.0),
+    Feature.SMTP25_24H: _Wording("{value} connections to port 25 within the day", 0.0),
+    Feature.SUBMISSION_1H: _Wording("{value} connections to submission servers within the hour", None),
+    Feature.BURST: _Wording("{value} mail connections within seconds", 0.0),
+    Feature.DESTINATIONS_24H: _Wording("{value} mail servers within the day", None),
+    Feature.SUBMISSION_OPERATORS_24H: _Wording("submits mail to {value} mail providers", None),
+    Feature.ONE_DESTINATION_SHARE: _Wording("{value} of its connections go to its busiest mail server", None),
+    Feature.MX_24H: _Wording("{value} look-ups of other domains' mail servers within the day", 0.0),
+    Feature.DNSBL_24H: _Wording("{value} look-ups in DNS block lists", 0.0),
+    Feature.DNS_OUTSIDE_SHARE: _Wording("{value} of its look-ups go past the site's resolvers", None),
+    Feature.ACCEPTED_SHARE: _Wording("{value} of its mail is accepted", None),
+    Feature.INBOUND_24H: _Wording("{value} mail connections from outside to it within the day", None),
+    Feature.INBOUND_MESSAGES: _Wording("{value} messages taken in as a server within the day", None),
+    Feature.INBOUND_LOCAL_24H: _Wording("{value} mail connections from inside to it within the day", None),
+    Feature.ACTIVE_DAYS_14: _Wording("it mailed on {value} of the last 14 days", None),
+    Feature.MESSAGES_24H: _Wording("{value} mails attempted within the day", None),
+    Feature.CALLED_SHARE: _Wording(
+        "{value} of its mail connections follow somebody outside who spoke to it first", None
+    ),
+    Feature.FOREIGN_SYN: _Wording("its mail comes from another TCP stack than its other traffic", None),
+    Feature.SIZE_MEAN: _Wording("its mails have {value} bytes on average", None),
+    Feature.SIZE_SPREAD: _Wording("the sizes of its mails scatter by {value} of their mean", None),
+    Feature.SAME_SIZE_SHARE: _Wording("{value} of its mails have the same size", None),
+    Feature.PAUSE_SPREAD: _Wording(
+        "the pauses between its connections scatter by {value}, in logarithms", None
+    ),
+    Feature.ODD_HOUR_SHARE: _Wording("{value} of its mail at hours at which it never mailed before", None),
+    Feature.TLS_SHARE: _Wording("{value} of its connections with mail are encrypted", None),
+    Feature.HELO_CLASSES: _Wording("{value} forms of the names that it gives itself", None),
+    Feature.DIALECTS: _Wording("it speaks SMTP in {value} different ways", None),
+    Feature.NEW_25_SHARE: _Wording("{value} of its connections to port 25 go to servers new to it", None),
+    Feature.NEW_SUBMISSION_SHARE: _Wording("{value} of its submissions go to servers new to it", None),
 }
 _RULE_FEATURES: dict[str, tuple[Feature, ...]] = {
     "flood": (Feature.DESTINATIONS_1M, Feature.SMTP25_1H),
@@ -126,11 +157,14 @@ def find_reasons(
     term_features: Sequence[Feature],
     rule: str | None,
 ) -> tuple[Reason, ...]:
-    """Return the reasons for a verdict, most telling first: a rule's features, then the terms by what they added."""
+    """Return the reasons for a verdict, most telling first: a rule's features, then the terms by what they added.
+
+    What is not known is no reason, though a model may have learned from that, too.
+    """
     chosen = list(_RULE_FEATURES.get(rule, ())) if rule else []
     telling = [i for i, term in enumerate(terms) if term >= MIN_CONTRIBUTION]
     for feature in (term_features[i] for i in sorted(telling, key=lambda i: -terms[i])):
-        if feature in _WORDINGS and feature not in chosen:
+        if feature in _WORDINGS and feature not in chosen and not math.isnan(features[feature]):
             chosen.append(feature)
     return tuple(_reason(feature, features[feature]) for feature in chosen[:MAX_REASONS])
 

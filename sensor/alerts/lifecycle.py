@@ -1,8 +1,8 @@
 """The life of an alert: started, updated, ended; one open alert per device, and a review list beside it.
 
-An alert starts when the evidence against a device crosses the threshold. It is updated when it gets worse, or
-goes on: at most once an hour. It ends after a day without new evidence. What reaches a share of the threshold
-is for review: said once per device.
+An alert starts when the evidence against a device crosses a threshold (model/channel.py). It is updated when it
+gets worse, or goes on: at most once an hour. It ends after a day without new evidence. What reaches a share of
+the threshold is for review: said once per device.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import struct
 from base64 import b64encode
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import sensor
 from sensor.alerts.explain import advise, find_cause, find_reasons, summarise
@@ -23,7 +23,8 @@ from sensor.devices.roles import Role
 from sensor.devices.table import DAY_NS, KEY_MAC, NEVER_NS, SECOND_NS, Count, DeviceTables
 from sensor.devices.view import addresses, flow_examples, host_name, key_text, share_of, vendor_of
 from sensor.events.types import Fate
-from sensor.model.evidence import REVIEW_SHARE, EvidenceTable
+from sensor.model.channel import Channel, weigh
+from sensor.model.evidence import REVIEW_SHARE
 from sensor.notation import address_bytes, address_text, eve_time, mac_text
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sensor.alerts.record import EventType, Severity, State
-    from sensor.model.score import Model, Verdicts
+    from sensor.model.score import Verdicts
 
 QUIET_NS: Final = DAY_NS
 UPDATE_NS: Final = 3600 * SECOND_NS
@@ -60,41 +61,50 @@ class _Case:
     connections: int  # at the last record
 
 
+class _Said(NamedTuple):
+    """What a channel says of one device: row ``i`` of its verdicts, and its evidence over its threshold."""
+
+    channel: Channel
+    verdicts: Verdicts
+    i: int
+    ratio: float
+
+
 class Lifecycle:
-    """Turns verdicts and evidence into alert records; ``on_alert`` gets each in the order of packet time."""
+    """Turns verdicts and evidence into alert records; ``on_alert`` gets each in the order of packet time.
+
+    ``channels``: the index, and the trained model if there is one.
+    """
 
     def __init__(
         self,
         tables: DeviceTables,
-        evidence: EvidenceTable,
-        model: Model,
-        threshold: float,
+        channels: Sequence[Channel],
         on_alert: Callable[[Alert], None],
     ) -> None:
         self._tables = tables
-        self._evidence = evidence
-        self._model = model
-        self._threshold = threshold
+        self._channels = channels
         self._on_alert = on_alert
         self._open: dict[int, _Case] = {}  # by row
         self._reviewed: dict[int, int] = {}  # row -> serial of the device that was reviewed in it
         self._next_end_ns = NEVER_NS
         self.n_alerts = 0
         self.n_reviews = 0
-        self._info = SensorInfo(name="spamsensor", version=sensor.__version__, model=model.name)
+        models = " + ".join(channel.model.name for channel in channels)
+        self._info = SensorInfo(name="spamsensor", version=sensor.__version__, model=models)
 
     def take(
         self,
         rows: NDArray[np.int64],
         features: NDArray[np.float64],
-        verdicts: Verdicts,
+        verdicts: Sequence[Verdicts],
         stepped: NDArray[np.bool_],
         now_ns: int,
     ) -> None:
-        """Take verdicts on ``rows``, i8[n], that have just made a step where ``stepped``."""
-        evidence = self._evidence.evidence[rows]
+        """Take each channel's verdicts on ``rows``, i8[n], that have just made a step where ``stepped``."""
+        loudest, ratio = weigh(self._channels, rows, verdicts)
         serials = self._tables.devices["serial"][rows]
-        for i in (stepped & (evidence >= REVIEW_SHARE * self._threshold)).nonzero()[0].tolist():
+        for i in (stepped & (ratio >= REVIEW_SHARE)).nonzero()[0].tolist():
             row, serial = int(rows[i]), int(serials[i])
             case = self._open.get(row)
             if case is not None and case.serial != serial:
@@ -102,15 +112,17 @@ class Lifecycle:
                 del self._open[row]
                 self._on_alert(_replaced(case.last, state="ended", timestamp=eve_time(now_ns)))
                 case = None
-            if evidence[i] >= self._threshold:
+            channel = int(loudest[i])
+            said = _Said(self._channels[channel], verdicts[channel], i, float(ratio[i]))
+            if ratio[i] >= 1.0:
                 if case is None:
-                    self._start(row, features[i], verdicts, i, now_ns)
+                    self._start(row, features[i], said, now_ns)
                 else:
-                    self._go_on(case, row, features[i], verdicts, i, now_ns)
+                    self._go_on(case, row, features[i], said, now_ns)
             elif case is None and self._reviewed.get(row) != serial:
                 self._reviewed[row] = serial
                 self.n_reviews += 1
-                self._on_alert(self._record("review", "started", row, features[i], verdicts, i, now_ns, None))
+                self._on_alert(self._record("review", "started", row, features[i], said, now_ns, None))
 
     def end_quiet(self, now_ns: int) -> None:
         """End the alerts of devices that have been quiet for long enough."""
@@ -119,7 +131,8 @@ class Lifecycle:
         for row, case in list(self._open.items()):
             if now_ns - case.evidence_ns >= QUIET_NS:
                 del self._open[row]
-                self._evidence.release(row, self._threshold)
+                for channel in self._channels:
+                    channel.release(row)
                 self._tables.devices[row]["is_accused"] = 0
                 self._on_alert(_replaced(case.last, state="ended", timestamp=eve_time(now_ns)))
         self._next_end_ns = min(
@@ -131,10 +144,8 @@ class Lifecycle:
         """The packet time before which ``end_quiet`` has nothing to do."""
         return self._next_end_ns
 
-    def _start(
-        self, row: int, features: NDArray[np.float64], verdicts: Verdicts, i: int, now_ns: int
-    ) -> None:
-        alert = self._record("alert", "started", row, features, verdicts, i, now_ns, None)
+    def _start(self, row: int, features: NDArray[np.float64], said: _Said, now_ns: int) -> None:
+        alert = self._record("alert", "started", row, features, said, now_ns, None)
         device = self._tables.devices[row]
         self._open[row] = _Case(
             serial=int(device["serial"]),
@@ -149,15 +160,13 @@ class Lifecycle:
         self.n_alerts += 1
         self._on_alert(alert)
 
-    def _go_on(
-        self, case: _Case, row: int, features: NDArray[np.float64], verdicts: Verdicts, i: int, now_ns: int
-    ) -> None:
+    def _go_on(self, case: _Case, row: int, features: NDArray[np.float64], said: _Said, now_ns: int) -> None:
         case.evidence_ns = now_ns
         connections = int(self._tables.devices[row]["connections"])
         is_worse = _SEVERITIES.index(_severity(features, "alert")) > _SEVERITIES.index(case.last.severity)
         has_doubled = connections >= 2 * case.connections
         if is_worse or (has_doubled and now_ns - case.last_ns >= UPDATE_NS):
-            case.last = self._record("alert", "updated", row, features, verdicts, i, now_ns, case.first)
+            case.last = self._record("alert", "updated", row, features, said, now_ns, case.first)
             case.last_ns = now_ns
             case.connections = connections
             self._on_alert(case.last)
@@ -168,16 +177,16 @@ class Lifecycle:
         state: State,
         row: int,
         features: NDArray[np.float64],
-        verdicts: Verdicts,
-        i: int,
+        said: _Said,
         now_ns: int,
         first: Alert | None,
     ) -> Alert:
         t = self._tables
         device = t.devices[row]
+        channel, verdicts, i = said.channel, said.verdicts, said.i
         role = Role(int(verdicts.roles[i]))
         rule_index = int(verdicts.rules[i])
-        rule = self._model.rules[rule_index] if rule_index >= 0 else None
+        rule = channel.model.rules[rule_index] if rule_index >= 0 else None
         key = key_text(t, row)
         # Plain Python numbers from here on: reading an array's items one by one takes several times as long.
         known: list[float] = features.tolist()
@@ -190,7 +199,7 @@ class Lifecycle:
             is_known_server=bool(device["is_known_server"]),
             is_blocked=answers == 0 and attempts >= BLOCKED_ATTEMPTS,
         )
-        onset_ns = int(self._evidence.onset_ns[row])
+        onset_ns = int(channel.evidence.onset_ns[row])
         completeness = _completeness(totals, now_ns - int(device["first_ns"]))
         counts = _counts(totals, known)
         first_ns = int(device["mail_first_ns"] if device["mail_first_ns"] >= 0 else device["first_ns"])
@@ -211,12 +220,12 @@ class Lifecycle:
                 type=None,
             ),
             severity=_severity(known, event_type),
-            confidence=self._confidence(row, float(verdicts.logit[i]), completeness),
+            confidence=_confidence(said.ratio, float(verdicts.logit[i]), completeness),
             cause=cause,
-            channel=f"rule:{rule}" if rule else "index",
+            channel=f"rule:{rule}" if rule else channel.name,
             summary=summarise(counts, (now_ns - first_ns) / SECOND_NS),
             advice=advise(cause, is_review=event_type == "review"),
-            reasons=find_reasons(known, verdicts.terms[i].tolist(), self._model.term_features, rule),
+            reasons=find_reasons(known, verdicts.terms[i].tolist(), channel.model.term_features, rule),
             counts=counts,
             onset=first.onset if first else eve_time(onset_ns),
             first_seen=eve_time(first_ns),
@@ -225,18 +234,6 @@ class Lifecycle:
             completeness=completeness,
             sensor=self._info,
         )
-
-    def _confidence(self, row: int, logit: float, completeness: Completeness) -> float:
-        """Grow from 0.8 at the threshold towards 1; less where part is not seen. A scale, not a measured rate."""
-        ratio = float(self._evidence.evidence[row]) / self._threshold
-        confidence = 1.0 - 0.2 * math.exp(1.0 - ratio) if ratio >= 1.0 else 0.8 * ratio
-        if logit < 0.0:
-            confidence = min(confidence, RULE_ALONE_CONFIDENCE)
-        if not completeness.dns_seen:
-            confidence *= 0.95
-        if (completeness.one_sided_share or 0.0) > 0.5:
-            confidence *= 0.9
-        return round(confidence, 2)
 
     def _flows(self, row: int) -> tuple[FlowExample, ...]:
         flows = []
@@ -259,6 +256,21 @@ class Lifecycle:
                 )
             )
         return tuple(flows)
+
+
+def _confidence(ratio: float, logit: float, completeness: Completeness) -> float:
+    """Grow from 0.8 at the threshold towards 1; less where part is not seen. A scale, not a measured rate.
+
+    ``ratio``: of the evidence to the threshold.
+    """
+    confidence = 1.0 - 0.2 * math.exp(1.0 - ratio) if ratio >= 1.0 else 0.8 * ratio
+    if logit < 0.0:
+        confidence = min(confidence, RULE_ALONE_CONFIDENCE)
+    if not completeness.dns_seen:
+        confidence *= 0.95
+    if (completeness.one_sided_share or 0.0) > 0.5:
+        confidence *= 0.9
+    return round(confidence, 2)
 
 
 def _counts(totals: Sequence[int], features: Sequence[float]) -> Counts:

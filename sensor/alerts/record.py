@@ -133,7 +133,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     severity: Severity
     confidence: Share
     cause: Cause
-    channel: Annotated[str, Meta(description='Which part of the model spoke: "index" or "rule:<name>".')]
+    channel: Annotated[str, Meta(description='Which part spoke: "model", "index" or "rule:<name>".')]
     summary: Annotated[str, Meta(description="What the device does, in one sentence.")]
     advice: Annotated[str, Meta(description="What to do next.")]
     reasons: Annotated[tuple[Reason, ...], Meta(description="Most telling first.")]

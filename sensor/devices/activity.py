@@ -615,6 +615,8 @@ def on_inbound(t: DeviceTables, row: int, event: Any, orig_home: bool) -> None:
         count(t, row, _INBOUND_GREETED, 1)
     elif kind == _MESSAGE and 200 <= event["code"] < 300:
         count(t, row, _INBOUND_MESSAGES, 1)
+    elif kind == _CLOSE and event["code"] == _FATE_TLS and event["count"] > 0:
+        count(t, row, _INBOUND_MESSAGES, event["count"])  # inferred from the size, as for mail that is sent
 
 
 @spliced

@@ -68,7 +68,7 @@ class Count(IntEnum):
     INBOUND = 3  # connections from outside to the device's own mail ports
     INBOUND_LOCAL = 4  # ... from inside
     INBOUND_GREETED = 5  # ... on which the device answered as a mail server
-    INBOUND_MESSAGES = 6  # ... messages that it accepted
+    INBOUND_MESSAGES = 6  # ... messages that it accepted, or seems to have under TLS
     CLOSED = 7  # outbound connections that ended (the denominator of what follows)
     UNANSWERED = 8
     REFUSED = 9

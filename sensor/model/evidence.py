@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sensor.devices.table import DAY_NS, RECENT_SLOT_NS
-from sensor.jit import kernel
+from sensor.jit import inner, kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,6 +56,14 @@ def alarm_threshold(false_alarms_per_device_year: float) -> float:
     return max(THRESHOLD_AT_ONE - math.log(false_alarms_per_device_year), MIN_THRESHOLD)
 
 
+@inner
+def next_evidence(before: float, idle_ns: int, logit: float, has_rule: bool) -> float:
+    """Return the evidence after a step: ``before`` fades over ``idle_ns``, and the verdict is added."""
+    change = min(max(logit - SLACK, -MAX_STEP_DOWN), MAX_STEP_UP)
+    after: float = min(max(before * 0.5 ** (idle_ns / IDLE_HALF_LIFE_NS) + change, 0.0), CAP)
+    return max(after, RULE_EVIDENCE) if has_rule else after
+
+
 @kernel
 def step_rows(
     table: NDArray[Any],
@@ -82,15 +90,22 @@ def step_rows(
             continue
         before = entry["evidence"]
         idle_ns = now_ns - entry["updated_ns"] if entry["updated_ns"] >= 0 else 0
-        change = min(max(logit[i] - SLACK, -MAX_STEP_DOWN), MAX_STEP_UP)
-        after = min(max(before * 0.5 ** (idle_ns / IDLE_HALF_LIFE_NS) + change, 0.0), CAP)
-        if rules[i] >= 0:
-            after = max(after, RULE_EVIDENCE)
+        after = next_evidence(before, idle_ns, logit[i], rules[i] >= 0)
         if before == 0.0 and after > 0.0:
             entry["onset_ns"] = now_ns
         entry["evidence"] = after
         entry["bucket"] = bucket
         entry["updated_ns"] = now_ns
+
+
+@kernel
+def walk_evidence(ts_ns: Ints, logit: NDArray[np.float64], rules: Ints, out: NDArray[np.float64]) -> None:
+    """Fill ``out``, f8[n], with the evidence against one device after each of its n steps, in the order of time."""
+    evidence = 0.0
+    for i in range(out.size):
+        idle_ns = ts_ns[i] - ts_ns[i - 1] if i > 0 else 0
+        evidence = next_evidence(evidence, idle_ns, logit[i], rules[i] >= 0)
+        out[i] = evidence
 
 
 class EvidenceTable:
@@ -114,6 +129,6 @@ class EvidenceTable:
         step_rows(self._rows, rows, serials, verdicts.logit, verdicts.rules, is_forced, now_ns, has_stepped)
         return has_stepped
 
-    def release(self, row: int, threshold: float) -> None:
-        """Let an alert that has ended need new evidence before it starts again."""
-        self.evidence[row] = min(float(self.evidence[row]), REVIEW_SHARE * threshold)
+    def release(self, row: int, most: float) -> None:
+        """Leave no more than ``most`` of the evidence against a device."""
+        self.evidence[row] = min(float(self.evidence[row]), most)

@@ -181,20 +181,25 @@ def find_rule(f: Floats, is_server: bool) -> int:
     """Return the hard rule that holds for a device, an index of RULES, or -1."""
     if not is_server and f[Feature.BURST] >= FLOOD_BURST and f[Feature.DESTINATIONS_1M] >= FLOOD_DESTINATIONS:
         return _FLOOD
+    is_unwelcome = (
+        known(f[Feature.REJECT_SHARE]) >= REFUSED_OFTEN or known(f[Feature.ACCEPTED_SHARE]) < ACCEPTED_SELDOM
+    )
     if (
         not is_server
+        and is_unwelcome
         and f[Feature.SMTP25_24H] > 0
         and f[Feature.MX_1H] >= MX_PER_HOUR
         and f[Feature.DESTINATIONS_24H] >= MX_DESTINATIONS
-        and (
-            known(f[Feature.REJECT_SHARE]) >= REFUSED_OFTEN
-            or known(f[Feature.ACCEPTED_SHARE]) < ACCEPTED_SELDOM
-        )
     ):
         return _MX_LOOKUPS
     if f[Feature.AUTH_FAILED_OPERATORS] >= SPRAY_OPERATORS and f[Feature.AUTH_FAILED_24H] >= SPRAY_FAILURES:
         return _LOGIN_SPRAY
-    if f[Feature.BLOCKLISTED_24H] >= LISTED_REPLIES and f[Feature.OPERATORS25_24H] >= LISTED_OPERATORS:
+    # What is listed is the site's address: a mail server may be refused for what another device behind it did.
+    if (
+        (not is_server or is_unwelcome)
+        and f[Feature.BLOCKLISTED_24H] >= LISTED_REPLIES
+        and f[Feature.OPERATORS25_24H] >= LISTED_OPERATORS
+    ):
         return _BLOCKLISTED
     return -1
 

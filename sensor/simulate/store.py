@@ -69,8 +69,13 @@ class WorldData:
 
     def sites(self) -> Iterator[Site]:
         """Yield the sites; DataError if one cannot be read or is not the one that was written."""
-        for entry in self.manifest["sites"]:
-            yield _read_site(self.directory, entry, self._labels.get(entry["site"], ()))
+        for position in range(len(self.manifest["sites"])):
+            yield self.site(position)
+
+    def site(self, position: int) -> Site:
+        """Return the site at a position of the manifest; see ``sites``."""
+        entry = self.manifest["sites"][position]
+        return _read_site(self.directory, entry, self._labels.get(entry["site"], ()))
 
 
 # Writing.

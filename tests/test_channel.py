@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sensor.devices.features import N_FEATURES
+from sensor.model.channel import Channel, weigh
+from sensor.model.evidence import REVIEW_SHARE, RULE_EVIDENCE, EvidenceTable
+from sensor.model.score import MonotoneIndex, Verdicts
+
+pytestmark = pytest.mark.kernel
+
+INDEX_AT, MODEL_AT = 8.0, 20.0
+INDEX, MODEL = 0, 1
+
+
+def heard(index: float, model: float | None, rule: int = -1) -> tuple[int, float]:
+    """Who speaks loudest of one device with this much evidence, and how loud."""
+    channels = []
+    for name, evidence, threshold in (("index", index, INDEX_AT), ("model", model, MODEL_AT)):
+        if evidence is not None:
+            table = EvidenceTable(1)
+            table.evidence[0] = evidence
+            channels.append(Channel(name, MonotoneIndex(), table, threshold))
+    none = np.zeros(1)
+    verdicts = Verdicts(none, np.zeros((1, N_FEATURES)), np.array([rule]), np.zeros(1, dtype=np.int64))
+    loudest, ratio = weigh(channels, np.array([0]), [verdicts] * len(channels))
+    return int(loudest[0]), float(ratio[0])
+
+
+def test_alone_the_index_accuses_at_its_threshold():
+    assert heard(INDEX_AT, None) == (INDEX, 1.0)
+    assert heard(INDEX_AT - 1, None)[1] < 1.0
+
+
+def test_beside_each_other_whoever_is_louder_speaks():
+    assert heard(0.0, MODEL_AT) == (MODEL, 1.0)
+    assert heard(INDEX_AT, MODEL_AT / 2) == (INDEX, 1.0)
+    assert heard(INDEX_AT, 2 * MODEL_AT) == (MODEL, 2.0)
+    assert heard(INDEX_AT - 1, MODEL_AT - 1)[1] < 1.0
+    assert heard(0.0, MODEL_AT * REVIEW_SHARE) == (MODEL, REVIEW_SHARE)
+
+
+@pytest.mark.parametrize("model", [None, 0.0, 60.0])
+def test_a_rule_accuses_whatever_the_model_thinks(model):
+    channel, ratio = heard(RULE_EVIDENCE, model, rule=0)
+    assert channel == INDEX
+    assert ratio >= 1.0
+
+
+@given(*[st.floats(0, 60)] * 4)
+def test_more_evidence_is_never_quieter(index, more_index, model, more_model):
+    low = heard(min(index, more_index), min(model, more_model))[1]
+    assert heard(max(index, more_index), max(model, more_model))[1] >= low
