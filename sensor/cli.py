@@ -52,8 +52,7 @@ _KERNEL_MODULES: Final = (
     "sensor.devices.activity",
     "sensor.model.evidence",
     "sensor.model.score",
-    "sensor.model.trees",
-)
+)  # those of a trained model compile in seconds, when there is one
 _COMPILING: Final = "compiling for this machine, which takes two minutes or so the first time"
 
 

@@ -246,7 +246,11 @@ def test_a_replay_compiles_each_kernel_for_one_signature() -> None:
     assert {n for name, n in signatures.items() if name.startswith("sensor.capture.")} <= {0, 1}
     others = {name: n for name, n in signatures.items() if not name.startswith("sensor.capture.")}
     # Nor are those that only live capture and a trained model need.
-    unused = {"sensor.devices.activity.observe_time", "sensor.events.flows.pass_time"}
+    unused = {
+        "sensor.devices.activity.observe_time",
+        "sensor.events.flows.pass_time",
+        "sensor.model.evidence.walk_evidence",
+    }
     unused |= {name for name in others if name.startswith("sensor.model.trees.")}
     assert {name for name, n in others.items() if n != 1} <= unused
     assert set(others.values()) <= {0, 1}
