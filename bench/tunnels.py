@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def plain_frames() -> dict[str, list[bytes]]:
     """Frames without a tunnel, by what becomes of them, and a mix of all."""
-    from tests import builders as b  # noqa: PLC0415 - of the checkout that is measured
+    from tests import builders as b
 
     kinds = {
         "TCP of no interest": b.ether(b.IPV4, b.ipv4(b.TCP, b.tcp(bytes(100), dst_port=443))),
@@ -51,11 +51,11 @@ def plain_frames() -> dict[str, list[bytes]]:
 
 def decoder(frames: list[bytes], link_type: int = 1) -> Callable[[], float]:
     """Return a function that decodes the frames and returns CPU ns a frame; of whichever checkout is imported."""
-    import numpy as np  # noqa: PLC0415
+    import numpy as np
 
-    from sensor.decode import packets as p  # noqa: PLC0415
-    from sensor.decode.status import N_FRAME_STATUSES, N_WEIRDS  # noqa: PLC0415
-    from tests import builders as b  # noqa: PLC0415
+    from sensor.decode import packets as p
+    from sensor.decode.status import N_FRAME_STATUSES, N_WEIRDS
+    from tests import builders as b
 
     batch = b.batch(frames, link_type=link_type)
     counters = {
@@ -72,7 +72,7 @@ def decoder(frames: list[bytes], link_type: int = 1) -> Callable[[], float]:
     }
     wanted = list(inspect.signature(p.decode_batch).parameters)
     if "watch" in wanted:
-        from sensor.decode.watch import new_watch  # noqa: PLC0415
+        from sensor.decode.watch import new_watch
 
         arguments["watch"] = new_watch()
 
@@ -98,8 +98,8 @@ def median_of_turns(contestants: dict[str, Callable[[], float]], repeat: int) ->
 
 
 def measure_layers(repeat: int) -> None:
-    from tests import builders as b  # noqa: PLC0415
-    from tests.builders_tunnels import STACKS  # noqa: PLC0415
+    from tests import builders as b
+    from tests.builders_tunnels import STACKS
 
     packet = b.ipv4(b.TCP, b.tcp(b"QUIT\r\n"))
     contestants = {"(no tunnel)": decoder([b.ether(b.IPV4, packet)] * N_FRAMES)}

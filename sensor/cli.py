@@ -624,11 +624,11 @@ class _Run:
     def import_all(self) -> None:
         """Import what the run will need: another user may not be allowed to read the modules."""
         import sensor.alerts.sinks
-        import sensor.replay  # noqa: F401
+        import sensor.replay  # noqa: F401 - only to have it in memory
 
         tables = (self._options.devices, self._options.features)
         if any(path is not None and path.endswith(".parquet") for path in tables):
-            import pyarrow.parquet  # noqa: F401
+            import pyarrow.parquet  # noqa: F401 - likewise
         _peak_rss_bytes()  # imports, and a codec
 
     def judge(self, source: _Source, stack: contextlib.ExitStack) -> dict[str, Any]:
@@ -872,13 +872,15 @@ def simulate(
     if cold and days is not None:
         raise ConfigError("--days and --cold exclude each other: cold captures last 10 minutes to 6 hours")
 
+    from sensor.notation import counted
     from sensor.simulate.store import write_world
     from sensor.simulate.world import WORLDS, Plan
 
     plan = Plan(WORLDS[world_name], seed, n_devices, 7.0 if days is None else days, cold)
     manifest = write_world(plan, Path(out), with_pcap=pcap, n_processes=jobs)
     n_sessions = sum(site["sessions"] for site in manifest["sites"])
-    say(f"{n_devices:,} devices at {len(manifest['sites']):,} sites, {n_sessions:,} sessions in {out}")
+    parts = [(n_devices, "device"), (len(manifest["sites"]), "site"), (n_sessions, "session")]
+    say(f"{', '.join(counted(n, what) for n, what in parts)} in {out}")
     return EXIT_OK
 
 

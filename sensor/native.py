@@ -8,6 +8,9 @@ invariant, and read once. With the JIT off it is the named tuple that it is.
 
 ``first_in_block``: LLVM does not turn a loop with an exit into vector instructions.
 
+Numba and llvmlite have no type annotations: each ``type: ignore`` below is about a decorator or a base class of theirs,
+but for ``_fields``, which every NamedTuple has and ``type`` does not say.
+
 ``prefetch``: rows of a large table are found by hashing, so each is a cache miss; asked for a few packets
 ahead, it is there in time.
 """

@@ -90,8 +90,10 @@ class ReferenceDevice:
     def take(self, event: Any, text: bytes) -> None:
         """Take one row of EVENT_DTYPE and its text."""
         self.now = ts = max(self.now, int(event["ts_ns"]))
-        self.first = ts if self.first < 0 else self.first
         kind, code = EventKind(int(event["kind"])), int(event["code"])
+        if self.first < 0 and kind in (EventKind.TRANSFER, EventKind.PEER_CALL):
+            return  # nobody becomes a device by these
+        self.first = ts if self.first < 0 else self.first
         orig, resp = address_of(event, "orig"), address_of(event, "resp")
         if kind is EventKind.DNS_QUERY:
             self._note(ts, "dns")

@@ -20,7 +20,7 @@ COMPLETE = {
     "clock set back, ten times",
     "time stamps astray by 5 ms",
 }
-COUNTS = ("smtp_flows", "mail_syns", "smtp_commands", "smtp_replies", "dns_queries", "mx_queries")
+COUNTS = ("smtp_flows", "mail_syns", "smtp_commands", "smtp_replies", "dns_queries", "mx_queries", "devices")
 
 
 @cache

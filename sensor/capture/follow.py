@@ -17,7 +17,7 @@ import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from sensor.capture.discover import CaptureFile
 from sensor.capture.foreign import NotACaptureError
 from sensor.capture.frames import FRAME_DTYPE, FrameBatch
 from sensor.capture.merge import MIN_BATCH_FRAMES, MIN_BUFFER_BYTES, Merger, OpenCapture
+from sensor.capture.run import FrameRun
 from sensor.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class _Found:
         return self.status.st_dev, self.status.st_ino
 
 
-class FollowRun:
+class FollowRun(FrameRun):
     """Growing captures as one run: iterate once for FrameBatches; a context manager.
 
     Frames come as soon as their records are complete, of several files in the order of time as far as they are
@@ -108,7 +109,7 @@ class FollowRun:
         self._counts = CaptureCounts()
         self._finished_bytes = 0
         self._merger = Merger()
-        self._batches = self._follow()
+        super().__init__(self._follow())
 
     @property
     def bytes_read(self) -> int:
@@ -123,23 +124,11 @@ class FollowRun:
             counts.add(part)
         return counts
 
-    def __iter__(self) -> Iterator[FrameBatch]:
-        return self
-
-    def __next__(self) -> FrameBatch:
-        return next(self._batches)
-
     def close(self) -> None:
         """Close all files."""
-        self._batches.close()
+        super().close()
         for key in list(self._followed):
             self._leave(key)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _follow(self) -> Generator[FrameBatch, None, None]:
         nothing = FrameBatch(np.zeros(1, np.uint8), np.zeros(0, FRAME_DTYPE))

@@ -7,18 +7,19 @@ import socket
 import struct
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
 from sensor.capture.bpf import filter_program
 from sensor.capture.frames import FRAME_DTYPE, FrameBatch
 from sensor.capture.ring import Ring
+from sensor.capture.run import FrameRun
 from sensor.errors import ConfigError
 from sensor.notation import counted, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from sensor.capture.bpf import KeptPorts
     from sensor.config import Capture
@@ -52,7 +53,7 @@ class _Interface:
     state: str = "up"
 
 
-class LiveCapture:
+class LiveCapture(FrameRun):
     """Interfaces, iterated over once as FrameBatches; a context manager.
 
     Packets of all ``names`` come in one order, that of their arrival. An empty batch says that none came for
@@ -99,7 +100,7 @@ class LiveCapture:
         except BaseException:
             self._ring.close()
             raise
-        self._batches = self._capture()
+        super().__init__(self._capture())
 
     def stats(self) -> dict[str, Any]:
         """Return what ``--stats`` says of the capture."""
@@ -117,22 +118,10 @@ class LiveCapture:
         """Return the time up to which all packets have been handed over, if none is waiting now."""
         return time.time_ns() - 3 * self._settings.block_timeout_ms * _NS_PER_MS
 
-    def __iter__(self) -> Iterator[FrameBatch]:
-        return self
-
-    def __next__(self) -> FrameBatch:
-        return next(self._batches)
-
     def close(self) -> None:
         """Close the socket; interfaces leave promiscuous mode."""
-        self._batches.close()
+        super().close()
         self._ring.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _capture(self) -> Generator[FrameBatch, None, None]:
         nothing = FrameBatch(np.zeros(1, np.uint8), np.zeros(0, FRAME_DTYPE))

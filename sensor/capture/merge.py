@@ -12,7 +12,7 @@ are their frames gathered into a buffer.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from sensor.capture.bytesource import BUFFER_BYTES
 from sensor.capture.capfile import MAX_BATCH_FRAMES, CaptureCounts, CaptureReader, capture_name
 from sensor.capture.discover import CaptureFile, find_captures
 from sensor.capture.frames import FRAME_DTYPE, FrameBatch
+from sensor.capture.run import FrameRun
 from sensor.errors import CaptureError
 from sensor.jit import kernel
 
@@ -176,7 +177,7 @@ class _Waiting(NamedTuple):
     capture: OpenCapture | None
 
 
-class CaptureRun:
+class CaptureRun(FrameRun):
     """All captures of a run as one: iterate once for FrameBatches in the order of time; a context manager.
 
     Batches are borrowed until the next is asked for. ``bytes_total``: size of all files as they are stored,
@@ -193,7 +194,7 @@ class CaptureRun:
         self._open: list[OpenCapture] = []
         self._finished_bytes = 0
         self._merger = Merger()
-        self._batches = self._merge()
+        super().__init__(self._merge())
 
     @property
     def bytes_read(self) -> int:
@@ -208,26 +209,14 @@ class CaptureRun:
             counts.add(part)
         return counts
 
-    def __iter__(self) -> Iterator[FrameBatch]:
-        return self
-
-    def __next__(self) -> FrameBatch:
-        return next(self._batches)
-
     def close(self) -> None:
         """Close all files."""
-        self._batches.close()
+        super().close()
         for capture in [*self._open, *(waiting.capture for waiting in self._waiting)]:
             if capture is not None:
                 capture.reader.close()
         self._open.clear()
         self._waiting.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _merge(self) -> Generator[FrameBatch, None, None]:
         self._look_at_all()

@@ -747,6 +747,8 @@ def observe_event(t: DeviceTables, event: Any, text: NDArray[np.uint8], ts_ns: i
             forget_device(t.devices, event["orig_mac"])
         if not resp_home and note_router(t.routers, event["resp_mac"]):
             forget_device(t.devices, event["resp_mac"])
+    # Of a device that mails, what else it exchanges; nobody becomes a device by that.
+    is_beside_mail = kind in (_TRANSFER, _PEER_CALL)
     row = i64(-1)
     server = i64(-1)
     for end in range(2):
@@ -756,12 +758,16 @@ def observe_event(t: DeviceTables, event: Any, text: NDArray[np.uint8], ts_ns: i
             mac, hi, lo = event["resp_mac"], event["resp_hi"], event["resp_lo"]
         else:
             continue
-        found = find_home_device(t, mac, hi, lo, event["vlan"], ts_ns)
+        found = find_home_device(t, mac, hi, lo, event["vlan"], not is_beside_mail, ts_ns)
+        if found < 0:
+            continue
         advance_slots(t, found, ts_ns)
         if end == 0:
             row = i64(found)
         else:
             server = i64(found)
+    if is_beside_mail and ((orig_home and row < 0) or (resp_home and server < 0)):
+        return False
     if kind == _PEER_CALL or (kind == _TRANSFER and event["code"] != _OF_MAIL):
         if (row >= 0) != (server >= 0):
             on_peer_event(t, max(row, server), event, row >= 0, ts_ns)

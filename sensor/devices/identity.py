@@ -93,8 +93,8 @@ def forget_device(devices: NDArray[Any], mac: int) -> None:
 
 
 @spliced
-def find_device(t: DeviceTables, mac: int, hi: int, lo: int, vlan: int, ts_ns: int) -> int:
-    """Return the row of the device with this MAC and address, a new one if need be."""
+def find_device(t: DeviceTables, mac: int, hi: int, lo: int, vlan: int, may_be_new: bool, ts_ns: int) -> int:
+    """Return the row of the device with this MAC and address: a new one if need be, or -1 if that may not be."""
     kind, key_hi, key_lo, key_vlan = i64(KEY_MAC), i64(0), i64(mac), i64(-1)
     if mac <= 0 or mac & _GROUP_BIT != 0 or is_router(t.routers, mac):
         kind, key_hi, key_lo, key_vlan = i64(KEY_ADDRESS), i64(hi), i64(lo), i64(vlan)
@@ -121,6 +121,8 @@ def find_device(t: DeviceTables, mac: int, hi: int, lo: int, vlan: int, ts_ns: i
         if rank > best_rank:
             best_rank = i64(rank)
             best = i64(row)
+    if not may_be_new:
+        return i64(-1)
     device = t.devices[best]
     if device["key_kind"] != KEY_FREE:
         t.evictions[_EVICTED] += 1
@@ -231,9 +233,13 @@ def note_address(t: DeviceTables, row: int, hi: int, lo: int, ts_ns: int) -> Non
 
 
 @spliced
-def find_home_device(t: DeviceTables, mac: int, hi: int, lo: int, vlan: int, ts_ns: int) -> int:
-    """Return the row of a home address's device and note that it was seen."""
-    row = find_device(t, mac, hi, lo, vlan, ts_ns)
+def find_home_device(
+    t: DeviceTables, mac: int, hi: int, lo: int, vlan: int, may_be_new: bool, ts_ns: int
+) -> int:
+    """Return the row of a home address's device and note that it was seen; -1 as ``find_device``."""
+    row = find_device(t, mac, hi, lo, vlan, may_be_new, ts_ns)
+    if row < 0:
+        return row
     t.devices[row]["last_ns"] = ts_ns
     t.devices[row]["vlan"] = vlan
     t.clock[0]["home_seen"] = 1

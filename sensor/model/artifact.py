@@ -111,7 +111,9 @@ def write_artifact(directory: Path, artifact: Artifact) -> Artifact:
 def _pack(trees: Trees) -> bytes:
     """Return the arrays as a npz file; not deflated, since not every zlib packs alike."""
     stream = io.BytesIO()
-    np.savez(stream, allow_pickle=False, **trees._asdict())
+    np.savez(
+        stream, **trees._asdict()
+    )  # numbers are never pickled; older NumPys would store the option as an array
     return stream.getvalue()
 
 
