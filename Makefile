@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# What the tests need beside Python packages, as tool or tool:package: tshark is the oracle that the decoder is compared with.
+# What the tests need beside Python packages, as tool, or file, or tool:package: tshark is the oracle that the decoder is compared with.
 # ip, tc (iproute2), tcpreplay and capsh (libcap2-bin): the switch with a mirror that tests/test_watch.py makes.
-DEBIAN := tshark tcpdump tcpreplay ip:iproute2 tc:iproute2 capsh:libcap2-bin
+# rsyslogd with TLS: the receiver that tests/test_syslog.py sends alerts to.
+DEBIAN := tshark tcpdump tcpreplay ip:iproute2 tc:iproute2 capsh:libcap2-bin \
+  /usr/sbin/rsyslogd:rsyslog /usr/lib/*/rsyslog/lmnsd_gtls.so:rsyslog-gnutls
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: demo test lint types bench lab docs model clean
@@ -32,7 +34,7 @@ types: $(VENV)/.tests
 
 .PHONY: tools
 tools:
-	@missing=""; for tool in $(DEBIAN); do command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
+	@missing=""; for tool in $(DEBIAN); do [ -e $${tool%%:*} ] || command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
 	if [ -n "$$missing" ]; then \
 	  echo "installing$$missing"; \
 	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing; \

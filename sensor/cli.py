@@ -16,7 +16,7 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self
 
 import click
 
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import FrameType
 
+    from sensor.alerts.destinations import Sinks
+    from sensor.alerts.queued import Transport
     from sensor.alerts.record import Alert
-    from sensor.alerts.sinks import Sink
     from sensor.capture.follow import FollowRun
     from sensor.capture.frames import FrameBatch
     from sensor.capture.live import FilterMode, LiveCapture
@@ -147,19 +148,23 @@ class Signals:
     """Turns SIGINT and SIGTERM into the end of the input, so that what was read is still judged and written.
 
     ``received``: the signal's number, or None. Before the first packet, and the second time, a signal raises
-    Interrupted at once.
+    Interrupted at once. ``with_hangup``: SIGHUP asks for files to be opened anew, which is ``take_hangup``.
     """
 
     _HANDLED: Final = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_hangup: bool = False) -> None:
         self.received: int | None = None
+        self._with_hangup = with_hangup
+        self._has_hung_up = False
         self._is_busy = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         for number in self._HANDLED:
             self._before[number] = signal.signal(number, self._handle)
+        if self._with_hangup:
+            self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._handle_hangup)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -172,6 +177,14 @@ class Signals:
         self.received = number
         if must_raise:
             raise Interrupted(number)
+
+    def _handle_hangup(self, _number: int, _frame: FrameType | None) -> None:
+        self._has_hung_up = True
+
+    def take_hangup(self) -> bool:
+        """Tell whether SIGHUP came since the last time."""
+        has_hung_up, self._has_hung_up = self._has_hung_up, False
+        return has_hung_up
 
     def after_received(self, batches: Iterable[FrameBatch]) -> Iterator[FrameBatch]:
         """Yield batches until there are no more: whoever makes them looks at ``received`` and comes to an end."""
@@ -344,13 +357,14 @@ def replay(
         raise ConfigError("standard input is read as it comes, without --follow")
     run = _Run(_RunOptions(**options), captures)
     with contextlib.ExitStack() as stack:
-        signals = stack.enter_context(Signals())
+        signals = stack.enter_context(Signals(with_hangup=follow))
         inputs = stack.enter_context(contextlib.closing(_open_inputs(captures, run, signals, follow=follow)))
         source = _Source(
             inputs,
             signals.after_received(inputs) if follow else signals.until_received(inputs),
             stats=lambda: {"captures": inputs.counts.as_stats()},
             stats_every_s=_FOLLOW_STATS_S if follow else None,
+            take_hangup=signals.take_hangup,
         )
         run.progress = _open_progress(stack, inputs.bytes_total, wanted=not no_progress)
         totals = run.judge(source, stack)
@@ -450,10 +464,12 @@ def watch(
     from sensor.capture.live import LiveCapture
     from sensor.pipeline import kept_ports, warm_up
 
+    # Compiling may take minutes, in which a rotation of logs must not end the program.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     warm_up(run.config)
     run.import_all()
     with contextlib.ExitStack() as stack:
-        signals = stack.enter_context(Signals())
+        signals = stack.enter_context(Signals(with_hangup=True))
         end_s = time.monotonic() + (float("inf") if duration is None else duration)
         capture = LiveCapture(
             interfaces,
@@ -472,6 +488,7 @@ def watch(
             stats_every_s=_WATCH_STATS_S,
             status_every_s=status_s or None,
             settled_ns=capture.settled_ns,
+            take_hangup=signals.take_hangup,
         )
         say(f"listening on {', '.join(interfaces)}")
         totals = run.judge(source, stack)
@@ -491,6 +508,16 @@ def _open_model(path: str | None) -> Artifact | None:
 
     directory = default_directory() if path is None else Path(path)
     return None if directory is None else read_artifact(directory)
+
+
+def _prepare_transports(config: Config, path: str | None) -> list[Transport]:
+    """Read what the receivers of the configuration need, which the user that we become may not be allowed to."""
+    from sensor.alerts.destinations import prepare_transports
+
+    try:
+        return prepare_transports(config.output)
+    except ConfigError as reason:
+        raise ConfigError(f"{path}: {reason}") from None
 
 
 def _check_outputs(captures: Iterable[str], outputs: Iterable[str | None]) -> None:
@@ -551,7 +578,7 @@ class _RunOptions:
 
     config_path: str | None
     home_nets: tuple[str, ...]
-    alert_format: str | None
+    alert_format: Literal["text", "json"] | None
     devices: str | None
     features: str | None
     events: str | None
@@ -565,13 +592,14 @@ class _Source:
 
     ``stats``: what --stats says of it, and each how many seconds that and a status line are written; None: at
     the end only, and never. ``settled_ns``: the time up to which, after an empty batch, everything has come;
-    None: no clock says that.
+    None: no clock says that. ``take_hangup``: see Signals.
     """
 
     inputs: CaptureRun | FollowRun | LiveCapture
     batches: Iterator[FrameBatch]
     stats: Callable[[], dict[str, Any]]
     stats_every_s: float | None
+    take_hangup: Callable[[], bool]
     status_every_s: float | None = None
     settled_ns: Callable[[], int] | None = None
 
@@ -607,6 +635,7 @@ class _Run:
             )
         self.config: Final = _load_config(options.config_path, options.home_nets)
         self._artifact: Final = _open_model(options.model_path)
+        self._transports: Final = _prepare_transports(self.config, options.config_path)
         _check_outputs(captures, [options.devices, options.features, options.events, options.stats])
         if _must_compile():
             say(_COMPILING)
@@ -615,15 +644,15 @@ class _Run:
 
         self.progress: Progress = NoProgress()
         self._options = options
-        self._alert_format = options.alert_format or self.config.output.format
-        self._sinks: list[Sink] = []
+        self._alert_format: Literal["text", "json"] = options.alert_format or self.config.output.format
+        self._sinks: Sinks | None = None
         self._has_problem = False
         self._n_started = {"alert": 0, "review": 0}
         self._has_alert = False
 
     def import_all(self) -> None:
         """Import what the run will need: another user may not be allowed to read the modules."""
-        import sensor.alerts.sinks
+        import sensor.alerts.destinations
         import sensor.replay  # noqa: F401 - only to have it in memory
 
         tables = (self._options.devices, self._options.features)
@@ -645,7 +674,7 @@ class _Run:
         write_devices = None if options.devices is None else files.open_table(options.devices)
         open_stats = files.open_json if source.stats_every_s is None else files.open_rewritten_json
         write_stats = None if options.stats is None else open_stats(options.stats)
-        self.open_sinks(stack)
+        sinks = self._open_sinks(stack, may_wait=source.stats_every_s is None)
         started = time.monotonic(), time.process_time()
         pipeline = Pipeline(
             self.config,
@@ -656,7 +685,7 @@ class _Run:
         )
 
         def current_totals() -> dict[str, Any]:
-            totals = {**pipeline.stats(), **source.stats()}
+            totals = {**pipeline.stats(), **source.stats(), "sinks": sinks.stats()}
             return _with_cost(totals, time.monotonic() - started[0], time.process_time() - started[1])
 
         n_packets = 0
@@ -669,12 +698,14 @@ class _Run:
                 files.flush()
                 if source.settled_ns is not None:
                     pipeline.advance(source.settled_ns())
+            self._look_after(sinks, has_hung_up=source.take_hangup())
             if stats_timer.is_due() and write_stats is not None:
                 write_stats(current_totals())
             if status_timer.is_due():
                 self._say_status(current_totals())
         pipeline.finish()
         self.progress.close()
+        self._close(sinks)
         totals = current_totals()
         if write_devices is not None:
             write_devices(pipeline.device_table())
@@ -688,36 +719,39 @@ class _Run:
         with self.progress.paused():
             say(status_line(totals))
 
-    def open_sinks(self, stack: contextlib.ExitStack) -> None:
-        """Open standard output and what the configuration adds."""
-        from sensor.alerts.formats import alert_json, alert_text
-        from sensor.alerts.sinks import FileSink, StreamSink
+    def _open_sinks(self, stack: contextlib.ExitStack, *, may_wait: bool) -> Sinks:
+        from sensor.alerts.destinations import Sinks, Stdout
 
-        def as_json(alert: Alert) -> str:
-            return alert_json(alert).decode()
+        stdout = Stdout(sys.stdout, self._alert_format, _wants_colour())
+        sinks = self._sinks = Sinks(stdout, self.config.output, self._transports, may_wait=may_wait)
 
-        def as_text(alert: Alert) -> str:
-            return f"{alert_text(alert, colour=_wants_colour())}\n"
+        def close(kind: type[BaseException] | None, *_: object) -> None:
+            self._close(sinks, is_hurried=kind is not None and issubclass(kind, Interrupted))
 
-        self._sinks = [StreamSink(sys.stdout, as_json if self._alert_format == "json" else as_text)]
-        if self.config.output.file is not None:
-            self._sinks.append(FileSink(Path(self.config.output.file)))
-        for sink in self._sinks:
-            stack.callback(self._close, sink)
+        stack.push(close)
+        return sinks
 
-    def _close(self, sink: Sink) -> None:
-        try:
-            sink.close()
-        except SensorError as problem:
+    def _look_after(self, sinks: Sinks, *, has_hung_up: bool) -> None:
+        if has_hung_up:
+            for problem in sinks.reopen():
+                self.report_problem(problem)
+        for line in sinks.news():
+            with self.progress.paused():
+                say(line)
+
+    def _close(self, sinks: Sinks, *, is_hurried: bool = False) -> None:
+        problems = sinks.close(is_hurried=is_hurried)
+        self._look_after(sinks, has_hung_up=False)
+        for problem in problems:
             self.report_problem(problem)
 
     def emit(self, alert: Alert) -> None:
         """Pass an alert to all sinks."""
+        assert self._sinks is not None  # noqa: S101 - for the type checker: open before the first packet
         self._has_alert = self._has_alert or alert.event_type == "alert"
         self._n_started[alert.event_type] += alert.state == "started"
         with self.progress.paused():
-            for sink in self._sinks:
-                sink.emit(alert)
+            self._sinks.emit(alert)
 
     def report_problem(self, problem: SensorError | str) -> None:
         """Say what could not be read or written; the rest of the run goes on."""
@@ -991,6 +1025,7 @@ def check(config_path: str | None, home_nets: tuple[str, ...]) -> int:
     import time
 
     config = _load_config(config_path, home_nets)
+    _prepare_transports(config, config_path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         must_compile = _must_compile()

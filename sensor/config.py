@@ -15,12 +15,13 @@ import tomllib
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args, get_type_hints
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from sensor.errors import ConfigError
-from sensor.notation import visible
+from sensor.notation import endpoint_text, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -162,6 +163,67 @@ class Instant(_Value):
         super().__init__(value.isoformat())
 
 
+_SYSLOG_FORMS: Final = (
+    "expected an address such as udp://loghost, tcp://192.0.2.7:601, tls://loghost or unix:/dev/log"
+)
+_SYSLOG_PORTS: Final = {"udp": 514, "tcp": 514, "tls": 6514}  # RFC 5426, usage, RFC 5425
+_MAX_SOCKET_PATH: Final = 107  # unix(7): sun_path, and the zero that ends it
+
+
+class SyslogAddress(_Value):
+    """Where a syslog receiver listens: ``scheme`` with ``host`` and ``port``, or ``unix`` with ``path``."""
+
+    __slots__ = ("host", "path", "port", "scheme")
+
+    def __init__(self, text: str) -> None:
+        """Parse ``udp://host:port``, ``tcp://``, ``tls://`` or ``unix:/path``; ValueError says what is allowed."""
+        parts = _split_url(text, _SYSLOG_FORMS)
+        self.scheme: Final = parts.scheme
+        self.path: Final = parts.path
+        self.host: Final = parts.hostname or ""
+        if parts.query or parts.fragment:
+            raise ValueError(_SYSLOG_FORMS)
+        if parts.scheme == "unix":
+            if parts.netloc or not parts.path.startswith("/"):
+                raise ValueError(_SYSLOG_FORMS)
+            if len(parts.path) > _MAX_SOCKET_PATH:
+                raise ValueError(f"expected a path of a socket, of at most {_MAX_SOCKET_PATH} bytes")
+            self.port = 0
+            super().__init__(f"unix:{parts.path}")
+            return
+        if parts.scheme not in _SYSLOG_PORTS or parts.path not in ("", "/"):
+            raise ValueError(_SYSLOG_FORMS)
+        _check_host(self.host, _SYSLOG_FORMS)
+        self.port = parts.port or _SYSLOG_PORTS[parts.scheme]
+        super().__init__(f"{self.scheme}://{endpoint_text(self.host, self.port)}")
+
+
+def _split_url(text: str, forms: str) -> SplitResult:
+    # urlsplit drops some control characters, where an error is better.
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(forms)
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:  # the port, or brackets
+        raise ValueError(forms) from None
+    if parts.username is not None or port == 0:
+        raise ValueError(forms)
+    return parts
+
+
+def _check_host(host: str, forms: str) -> None:
+    try:
+        if "%" in host:  # a zone: an interface's name, which means nothing to a receiver
+            raise ValueError
+        if ":" in host or host.rpartition(".")[2].isdigit():
+            ipaddress.ip_address(host)
+        else:
+            HostName(host)
+    except ValueError:
+        raise ValueError(forms) from None
+
+
 def _parse_mail_server(text: str) -> MailServerName:
     return Mac(text) if _MAC.fullmatch(text.strip().lower()) else Network(text)
 
@@ -192,6 +254,7 @@ def _decode_value(kind: type, value: Any) -> Any:
         MailServerName: _parse_mail_server,
         DeviceName: _parse_device,
         DestinationName: _parse_destination,
+        SyslogAddress: SyslogAddress,
     }
     return parsers[kind](value)
 
@@ -252,8 +315,81 @@ class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = 600
 
 
+def _path(description: str) -> Meta:
+    return Meta(min_length=1, max_length=4096, description=description)
+
+
+_CaFile = Annotated[
+    str,
+    _path(
+        "PEM file with the certificates that the receiver's has to follow from; not set: those of the system. The "
+        "receiver's name is always checked."
+    ),
+]
+_CertificateFile = Annotated[str, _path("PEM file with our certificate, for a receiver that demands one.")]
+_KeyFile = Annotated[
+    str,
+    _path("PEM file with our certificate's key, not encrypted; not set: it is in `certificate_file`."),
+]
+
+
+class Syslog(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Syslog receivers (RFC 5424), each with a table of its own. See [outputs.md](outputs.md#syslog)."""
+
+    to: Annotated[
+        SyslogAddress,
+        Meta(
+            description="Where to: `udp://host:port`, `tcp://` with octet counting, `tls://`, or a local socket, "
+            "`unix:/dev/log`. Without a port: 514, for TLS 6514."
+        ),
+    ]
+    format: Annotated[
+        Literal["text", "json"],
+        Meta(description="Form of the message after the structured data: one line of text, or one of JSON."),
+    ] = "text"
+    facility: Annotated[
+        Literal[
+            "user",
+            "mail",
+            "daemon",
+            "auth",
+            "authpriv",
+            "local0",
+            "local1",
+            "local2",
+            "local3",
+            "local4",
+            "local5",
+            "local6",
+            "local7",
+        ],
+        Meta(description="Under which the receiver files it."),
+    ] = "local0"
+    enterprise: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=2**32 - 1,
+            description="Your Private Enterprise Number, for the name of the structured data, `spamsensor@N`. "
+            "The default is the number that RFC 5612 reserves for documentation.",
+        ),
+    ] = 32473
+    max_bytes: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            le=65507,
+            description="Datagrams, of `udp://` and `unix:`, are cut to this; the structured data stays whole. JSON "
+            "needs 4096 or more, and a receiver that takes as much.",
+        ),
+    ] = 2048
+    ca_file: _CaFile | None = None
+    certificate_file: _CertificateFile | None = None
+    key_file: _KeyFile | None = None
+
+
 class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where alerts go, and how they look."""
+    """Where alerts go, and how they look: always to standard output, and to all that is named here."""
 
     format: Annotated[
         Literal["text", "json"],
@@ -262,14 +398,23 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     file: (
         Annotated[
             str,
-            Meta(
-                min_length=1,
-                max_length=4096,
-                description="A file to which every alert is appended too, one JSON object a line.",
-            ),
+            _path("A file to which every alert is appended too. SIGHUP reopens it, after it was rotated."),
         ]
         | None
     ) = None
+    file_format: Annotated[
+        Literal["text", "json"],
+        Meta(description="Form of the alerts in `output.file`: json is one object a line."),
+    ] = "json"
+    queue: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=65536,
+            description="Alerts that can wait for each syslog receiver; then the oldest is lost.",
+        ),
+    ] = 1024
+    syslog: Annotated[tuple[Syslog, ...], Meta(max_length=16)] = ()
 
 
 class Capture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -393,6 +538,7 @@ _FORMS: Final[dict[Any, str]] = {
     DeviceName: "a MAC address, address, network or host name",
     DestinationName: "an address, network or domain name",
     Instant: "a date or date-time",
+    SyslogAddress: "an address such as tls://loghost:6514",
     str: "a text",
 }
 
@@ -419,7 +565,8 @@ def _allowed(kind: Any, meta: Meta) -> str:
             f"a list of {meta.min_length or 0} to {meta.max_length}, each {_allowed(element, element_meta)}"
         )
     if getattr(kind, "__origin__", None) is Literal:
-        return " or ".join(f'"{choice}"' for choice in get_args(kind))
+        *others, last = (f'"{choice}"' for choice in get_args(kind))
+        return f"{', '.join(others)} or {last}"
     if kind is bool:
         return "true or false"
     if kind in (int, float):
@@ -439,15 +586,18 @@ def toml_value(value: Any) -> str:
 
 def table_types() -> dict[str, type[msgspec.Struct]]:
     """Return the struct of each table of the file; "" is the top level, "name[]" a list of tables."""
-    tables: dict[str, type[msgspec.Struct]] = {"": Config}
-    for name, annotation in get_type_hints(Config, include_extras=True).items():
+    return {"": Config, **dict(_tables_in(Config, ""))}
+
+
+def _tables_in(struct: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, type[msgspec.Struct]]]:
+    for name, annotation in get_type_hints(struct, include_extras=True).items():
         kind, _ = _unwrap(annotation)
         element = get_args(kind)[0] if getattr(kind, "__origin__", None) is tuple else None
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-            tables[name] = kind
+            yield f"{prefix}{name}", kind
+            yield from _tables_in(kind, f"{prefix}{name}.")
         elif isinstance(element, type) and issubclass(element, msgspec.Struct):
-            tables[f"{name}[]"] = element
-    return tables
+            yield f"{prefix}{name}[]", element
 
 
 def settings(table: str | None = None) -> Iterator[Setting]:
@@ -458,11 +608,11 @@ def settings(table: str | None = None) -> Iterator[Setting]:
             continue
         hints = get_type_hints(struct, include_extras=True)
         for field in msgspec.structs.fields(struct):
-            if field.name in tables or f"{field.name}[]" in tables:
+            key = f"{name}.{field.name}" if name else field.name
+            if key in tables or f"{key}[]" in tables:
                 continue
             kind, meta = _unwrap(hints[field.name])
             default = None if field.required or field.default is None else toml_value(field.default)
-            key = f"{name}.{field.name}" if name else field.name
             yield Setting(key, _allowed(kind, meta), meta.description or "", default, field.required)
 
 
@@ -496,13 +646,27 @@ def describe(config: Config, now_ns: int) -> list[tuple[str, str]]:
         ("alerts", f"{config.output.format} on standard output"),
     ]
     if config.output.file is not None:
-        lines.append(("", f"and appended to {visible(config.output.file)}, one JSON object a line"))
+        form = "one JSON object a line" if config.output.file_format == "json" else "as text"
+        lines.append(("", f"and appended to {visible(config.output.file)}, {form}"))
+    for syslog in config.output.syslog:
+        said = f"and to syslog at {syslog.to}, as {syslog.format}, facility {syslog.facility}"
+        lines.append(("", f"{said}{_describe_tls(syslog, is_tls=syslog.to.scheme == 'tls')}"))
+    if config.output.syslog:
+        lines.append(("", f"up to {config.output.queue} wait for each receiver that is not there"))
     for rule in config.exceptions:
         parties = [f"device {rule.device}"] if rule.device else []
         parties += [f"destination {rule.destination}"] if rule.destination else []
         when = "EXPIRED, without effect:" if rule.expires.ns <= now_ns else "until"
         lines.append(("exception", f"{', '.join(parties)}: {when} {rule.expires}: {visible(rule.reason)}"))
     return lines
+
+
+def _describe_tls(tls: Syslog, *, is_tls: bool) -> str:
+    if not is_tls:
+        return ""
+    authorities = "the system's authorities" if tls.ca_file is None else visible(tls.ca_file)
+    ours = "" if tls.certificate_file is None else f", our certificate {visible(tls.certificate_file)}"
+    return f"; its certificate is checked against {authorities}{ours}"
 
 
 def _listed(values: Sequence[object], most: int = 8) -> str:
@@ -578,9 +742,19 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
             "timeouts",
             f"expected idle_s, which is {idle_s}, to be at least attempt_s, which is {attempt_s}",
         )
+    for row, syslog in enumerate(config.output.syslog):
+        yield from _tls_contradictions(f"output.syslog[{row}]", syslog, syslog.to.scheme, "tls")
     for row, exception in enumerate(config.exceptions):
         if exception.device is None and exception.destination is None:
             yield f"exceptions[{row}]", "expected a device, a destination or both"
+
+
+def _tls_contradictions(table: str, tls: Syslog, scheme: str, tls_scheme: str) -> Iterator[tuple[str, str]]:
+    for key in ("ca_file", "certificate_file", "key_file"):
+        if getattr(tls, key) is not None and scheme != tls_scheme:
+            yield f"{table}.{key}", f"expected only with {tls_scheme}://, not with {scheme}:"
+    if tls.key_file is not None and tls.certificate_file is None:
+        yield f"{table}.key_file", "expected a certificate_file beside it"
 
 
 _UNKNOWN_KEY = re.compile(r"Object contains unknown field `(.*)`$", re.DOTALL)
@@ -620,7 +794,8 @@ def _explain(error: msgspec.ValidationError, raw: dict[str, Any]) -> str:
 
 def _explain_unknown(path: str, table: str, key: str) -> str:
     shown = visible(f"{path}.{key}" if path else key)
-    siblings = [s.key for s in settings(table)] + ([] if table else [t for t in table_types() if t])
+    siblings = [s.key for s in settings(table)]
+    siblings += [name for name in table_types() if name and name.rpartition(".")[0] == table]
     leaves = {name.rpartition(".")[2].removesuffix("[]"): name for name in siblings}
     elsewhere = {s.key.rpartition(".")[2]: s.key for s in settings()}
     for known in (leaves, elsewhere):

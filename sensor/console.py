@@ -123,6 +123,10 @@ def status_line(stats: Mapping[str, Any]) -> str:
         f"{counted(stats['alerts'], 'alert')}, {stats['reviews']:,} for review",
     ]
     parts += [f"{visible(name)} is {state}" for name, state in stats["interfaces"].items() if state != "up"]
+    for sink in stats["sinks"]:
+        if not sink["is_up"] or sink["lost"]:
+            away = "" if sink["is_up"] else f" is not there, {counted(sink['queued'], 'alert')} waiting"
+            parts.append(f"{sink['name']}{away}, {sink['lost']:,} lost")
     return ", ".join(parts)
 
 

@@ -47,7 +47,10 @@ BYTE_READERS = (
     "capture/",
     "dump.py",  # prints a whole frame in hex
 )
-CLOCK_READERS = ("cli.py", "metrics.py", "capture/follow.py", "capture/live.py", "alerts/sinks.py")
+CLOCK_READERS = (
+    *("cli.py", "metrics.py", "capture/follow.py", "capture/live.py"),
+    *("alerts/queued.py", "alerts/syslog.py"),
+)
 CLOCKS = {
     "time": {
         *("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"),

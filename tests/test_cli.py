@@ -17,10 +17,13 @@ import pytest
 from alert_examples import CAMERA_ALERT, make_alert
 from click.testing import CliRunner, Result
 from fake_run import FakeRun
+from receivers import TcpReceiver, wait_until
 
 from sensor import __version__
 from sensor.alerts.formats import alert_json, alert_schema, alert_text
-from sensor.cli import main
+from sensor.alerts.sinks import SinkStats
+from sensor.cli import Signals, main
+from sensor.console import status_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,6 +57,21 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeRun]:
         return run
 
     return install
+
+
+# Signals.
+
+
+def test_a_hangup_is_taken_once_and_only_where_it_means_something() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    with Signals():
+        assert signal.getsignal(signal.SIGHUP) is before
+    with Signals(with_hangup=True) as signals:
+        assert not signals.take_hangup()
+        signal.raise_signal(signal.SIGHUP)
+        assert signals.take_hangup()
+        assert not signals.take_hangup()
+    assert signal.getsignal(signal.SIGHUP) is before
 
 
 # Help.
@@ -202,6 +220,49 @@ def test_the_configuration_decides_format_and_file(fake: Callable[..., FakeRun],
     assert archive.read_text() == line
     assert run_cli("replay", "-c", str(config), "--format", "text", "a.pcap").stdout.startswith("ALERT  ")
     assert archive.read_text() == 2 * line
+
+
+def test_alerts_go_to_receivers(fake: Callable[..., FakeRun], tmp_path: Path) -> None:
+    fake()
+    config, stats = tmp_path / "site.toml", tmp_path / "stats.json"
+    with TcpReceiver() as receiver:
+        address = f"tcp://127.0.0.1:{receiver.port}"
+        config.write_text(f'[[output.syslog]]\nto = "{address}"\nformat = "json"\n')
+        result = run_cli("replay", "-c", str(config), "--stats", str(stats), "a.pcap")
+        assert (result.exit_code, without_clock(result.stderr)) == (0, SUMMARY)
+        wait_until(receiver.messages)
+    assert receiver.messages()[0].endswith(b"] " + alert_json(CAMERA_ALERT))
+    taken = {"sent": 1, "lost": 0, "queued": 0, "reconnects": 0, "is_up": True}
+    assert json.loads(stats.read_text())["sinks"] == [
+        {"name": "stdout"} | taken,
+        {"name": f"syslog {address}"} | taken,
+    ]
+
+
+def test_a_receiver_that_is_not_there_is_an_operational_error(
+    fake: Callable[..., FakeRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake()
+    monkeypatch.setattr("sensor.alerts.destinations.FLUSH_S", 0.1)
+    config = tmp_path / "site.toml"
+    config.write_text(f'[[output.syslog]]\nto = "unix:{tmp_path}/log"\n')
+    result = run_cli("replay", "-c", str(config), "a.pcap")
+    name = f"spamsensor: syslog unix:{tmp_path}/log: "
+    assert f"{name}No such file or directory; up to 1,024 alerts wait until it is back\n" in result.stderr
+    assert f"{name}1 alert lost: No such file or directory\n" in result.stderr
+    assert result.stdout.startswith("ALERT  ")
+    assert result.exit_code == 1
+
+
+def test_a_status_line_names_receivers_in_trouble() -> None:
+    stats = {"packets": 9, "kernel_drops": 0, "devices": 1, "smtp_flows": 2, "alerts": 1, "reviews": 0}
+    sinks = [
+        SinkStats("stdout", 5, 0),
+        SinkStats("webhook a", 4, 1),
+        SinkStats("syslog b", 3, 0, 2, 0, False),
+    ]
+    line = status_line({**stats, "interfaces": {}, "sinks": [sink._asdict() for sink in sinks]})
+    assert line.endswith(", 0 for review, webhook a, 1 lost, syslog b is not there, 2 alerts waiting, 0 lost")
 
 
 def test_replay_writes_its_files(fake: Callable[..., FakeRun], tmp_path: Path) -> None:
@@ -467,6 +528,19 @@ def test_check_says_what_the_configuration_means(
         "                    3.0 MiB  flows\n"
         "missing        nothing\n"
     )
+
+
+def test_check_reads_keys_and_secrets(fake: Callable[..., FakeRun], tmp_path: Path) -> None:
+    fake()
+    config = tmp_path / "site.toml"
+    config.write_text('[[output.syslog]]\nto = "tls://loghost"\nca_file = "/nowhere/ca.pem"\n')
+    for command in (["check"], ["replay", "x.pcap"]):
+        result = run_cli(*command, "--config", str(config))
+        assert result.exit_code == 2
+        assert result.stdout == ""
+        assert result.stderr == (
+            f'spamsensor: {config}: output.syslog[0].ca_file = "/nowhere/ca.pem": No such file or directory\n'
+        )
 
 
 def test_check_names_what_is_missing(fake: Callable[..., FakeRun], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from sensor.config import (
     Instant,
     Mac,
     Network,
+    SyslogAddress,
     describe,
     load_config,
     settings,
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
 
 NO_NETWORK = "expected an address or network such as 192.0.2.1, 192.0.2.0/24 or 2001:db8::/32"
 RULE = '[[exceptions]]\nreason = "the old scanner"\nexpires = 2027-06-30\n'
+#: What a table of a list must have.
+OTHERS = {
+    "exceptions[]": RULE.partition("\n")[2],
+    "output.syslog[]": 'to = "tls://loghost"\n',
+}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +84,7 @@ toml_scalars = st.one_of(
 def test_a_wrong_value_is_named_with_its_key(config_file: Path, key: str, form: str, scalar: str) -> None:
     table, _, leaf = key.rpartition(".")
     header = f"[[{table[:-2]}]]\n" if table.endswith("[]") else f"[{table}]\n" if table else ""
-    others = RULE.partition("\n")[2] if table.endswith("[]") else ""
+    others = OTHERS.get(table, "")
     others = "".join(f"{line}\n" for line in others.splitlines() if not line.startswith(f"{leaf} "))
     message = ""
     try:
@@ -213,6 +220,51 @@ def test_exceptions_name_devices_and_destinations_in_several_ways(config_file: P
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "normal", "host", "port"),
+    [
+        ("udp://loghost", "udp://loghost:514", "loghost", 514),
+        ("tcp://192.0.2.7:601/", "tcp://192.0.2.7:601", "192.0.2.7", 601),
+        ("TLS://LogHost.example.com", "tls://loghost.example.com:6514", "loghost.example.com", 6514),
+        ("tls://[2001:DB8::7]", "tls://[2001:db8::7]:6514", "2001:db8::7", 6514),
+        ("unix:/dev/log", "unix:/dev/log", "", 0),
+        ("unix:///dev/log", "unix:/dev/log", "", 0),
+    ],
+)
+def test_syslog_addresses(text: str, normal: str, host: str, port: int) -> None:
+    address = SyslogAddress(text)
+    assert (str(address), address.host, address.port) == (normal, host, port)
+    assert str(SyslogAddress(normal)) == normal
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "loghost", "loghost:514", "http://loghost", "udp://", "udp://loghost:0", "udp://loghost:99999"),
+        *(
+            "udp://log host",
+            "udp://lög",
+            "udp://u:p@loghost",
+            "udp://loghost/path",
+            "udp://loghost?a",
+            "tls://[::1",
+        ),
+        *("tls://[fe80::1%25eth0]", "tls://300.1.1.1", "tcp://-x", "unix:dev/log", "unix://host/dev/log"),
+        *("unix:/" + "x" * 107, "tls://log\thost", "tls://log#x"),
+    ],
+)
+def test_no_syslog_addresses(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^expected "):
+        SyslogAddress(text)
+
+
+@given(st.text())
+def test_any_text_is_an_address_or_is_not(text: str) -> None:
+    for prefix in ("", "udp://", "unix:/"):
+        with contextlib.suppress(ValueError):
+            assert str(SyslogAddress(prefix + text)).isascii()
+
+
 # Messages, exactly.
 
 
@@ -281,6 +333,19 @@ def test_exceptions_name_devices_and_destinations_in_several_ways(config_file: P
             "budget.false_alarms_per_device_year = nan: expected a number from 0.001 to 10.0",
         ),
         ('[output]\nformat = "xml"', 'output.format = "xml": expected "text" or "json"'),
+        ("[output]\nsyslog = 3", "output.syslog = 3: expected a list of tables, [[output.syslog]]"),
+        (
+            "[[output.syslog]]",
+            "output.syslog[0].to is missing: expected an address such as tls://loghost:6514",
+        ),
+        (
+            '[[output.syslog]]\nto = "udp://x"\nca_file = "ca.pem"',
+            'output.syslog[0].ca_file = "ca.pem": expected only with tls://, not with udp:',
+        ),
+        (
+            '[[output.syslog]]\nto = "tls://x/"\nkey_file = "key.pem"',
+            'output.syslog[0].key_file = "key.pem": expected a certificate_file beside it',
+        ),
         ("a =", "not TOML: Invalid value (at end of document)"),
         ("a = 1\nb = 2026-02-30", "not TOML: Invalid date or datetime (at line 2, column 5)"),
         (b"a = 1 # \xff", "byte 8: not UTF-8, which TOML demands"),
@@ -339,6 +404,23 @@ def test_describe_says_what_each_setting_means(config_file: Path) -> None:
         ),
     ]
     assert "EXPIRED, without effect: 2027-06-30" in describe(config, expiry)[-1][1]
+
+
+def test_describe_says_where_alerts_go(config_file: Path) -> None:
+    text = '[output]\nfile = "alerts.txt"\nfile_format = "text"\n'
+    text += '[[output.syslog]]\nto = "tls://loghost"\nca_file = "ca.pem"\ncertificate_file = "me.pem"\n'
+    text += '[[output.syslog]]\nto = "unix:/dev/log"\nformat = "json"\nfacility = "daemon"\n'
+    said = describe(load(config_file, text), 0)
+    checked = "its certificate is checked against"
+    assert said[said.index(("alerts", "text on standard output")) + 1 :] == [
+        ("", "and appended to alerts.txt, as text"),
+        (
+            "",
+            f"and to syslog at tls://loghost:6514, as text, facility local0; {checked} ca.pem, our certificate me.pem",
+        ),
+        ("", "and to syslog at unix:/dev/log, as json, facility daemon"),
+        ("", "up to 1024 wait for each receiver that is not there"),
+    ]
 
 
 def test_describe_cuts_long_lists() -> None:

@@ -11,7 +11,8 @@ from alert_examples import CAMERA_ALERT
 from test_jsonl import one_event
 
 from sensor import tables
-from sensor.alerts.formats import alert_text
+from sensor.alerts.formats import alert_line, alert_text
+from sensor.alerts.syslog import FACILITIES, MessageForm, message_parts
 from sensor.cli import main
 from sensor.config import load_config, settings
 from sensor.devices.features import FEATURES
@@ -65,6 +66,16 @@ def test_the_example_configuration_is_valid(tmp_path: Path) -> None:
 
 def test_the_example_alert_is_what_is_printed() -> None:
     assert f"```text\n{alert_text(CAMERA_ALERT)}\n```" in OUTPUTS
+
+
+def test_the_example_syslog_message_is_what_is_sent() -> None:
+    form = MessageForm(
+        FACILITIES["local0"], 32473, lambda a: alert_line(a).encode(), "sensor1.example.com", "4711"
+    )
+    message = b" ".join(message_parts(CAMERA_ALERT, form))
+    assert f"```text\n{message.decode()}\n```" in OUTPUTS
+    for name in re.findall(rb' (\w+)="', message_parts(CAMERA_ALERT, form, is_repeated=True)[0]):
+        assert f"`{name.decode()}" in OUTPUTS, name
 
 
 def test_every_event_key_is_documented() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from receivers import Certificates
+from reference_syslog import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -187,17 +190,67 @@ def test_vlan_tags_are_put_back(net: Net, tmp_path: Path, shared_directory: Path
     assert (event["event_type"], event["vlan"], event["src_ip"]) == ("arp", 42, "10.0.0.7")
 
 
+def unprivileged_threads(watch: Watch) -> list[str]:
+    """The names of the sensor's threads, none of which may anything."""
+    names = []
+    for task in Path(f"/proc/{watch.process.pid}/task").iterdir():
+        status = dict(
+            line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line
+        )
+        assert "0" not in status["Uid"].split()
+        assert "0" not in status["Gid"].split()
+        assert status["NoNewPrivs"] == "1"
+        for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+            assert int(status[kind], 16) == 0
+        names.append(status["Name"])
+    return names
+
+
 def test_privileges_are_dropped(net: Net, tmp_path: Path) -> None:
     with watching(net, tmp_path) as watch:
-        for task in Path(f"/proc/{watch.process.pid}/task").iterdir():
-            status = dict(
-                line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line
-            )
-            assert "0" not in status["Uid"].split()
-            assert "0" not in status["Gid"].split()
-            assert status["NoNewPrivs"] == "1"
-            for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
-                assert int(status[kind], 16) == 0
+        assert unprivileged_threads(watch)
+
+
+def test_alerts_go_to_all_sinks_without_privileges(net: Net, tmp_path: Path, shared_directory: Path) -> None:
+    # Only root can read what lies in tmp_path.
+    certificates = Certificates(tmp_path)
+    archive, stats = shared_directory / "alerts.jsonl", shared_directory / "stats.json"
+    config = tmp_path / "site.toml"
+    config.write_text(f"""
+[output]
+file = "{archive}"
+[[output.syslog]]
+to = "unix:{shared_directory}/log"
+[[output.syslog]]
+to = "tls://127.0.0.1"
+ca_file = "{certificates.ca_file}"
+certificate_file = "{certificates.client_file}"
+key_file = "{certificates.client_key_file}"
+""")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.settimeout(20)
+        log.bind(str(shared_directory / "log"))
+        (shared_directory / "log").chmod(0o777)
+        arguments = ("--format", "json", "--config", config, "--stats", stats, "--status-every", "0.5")
+        with watching(net, tmp_path, *arguments) as watch:
+            # There is no network in the namespace: nobody is reached over TCP, and nothing waits for that.
+            watch.wait_for("syslog tls://127.0.0.1:6514: Network is unreachable; up to 1,024 alerts wait")
+            assert len(unprivileged_threads(watch)) == 3
+            net.send(FLOOD)
+            while b" alert/started " not in (raw := log.recv(65536)):
+                assert parse(raw).message_id == "review/started"
+            watch.wait_for("syslog tls://127.0.0.1:6514 is not there, 2 alerts waiting, 0 lost")
+            archive.rename(shared_directory / "alerts.jsonl.1")
+            watch.process.send_signal(signal.SIGHUP)
+            while not archive.exists():
+                time.sleep(0.01)
+            assert watch.end() == 1
+    alert = json.loads(watch.output.splitlines()[-1])
+    assert ("device", alert["device"]["key"]) in parse(raw).data["spamsensor@32473"]
+    assert (shared_directory / "alerts.jsonl.1").read_text() == watch.output
+    assert "syslog tls://127.0.0.1:6514: 2 alerts lost: Network is unreachable" in watch.errors
+    taken = [(sink["sent"], sink["lost"]) for sink in json.loads(stats.read_text())["sinks"]]
+    assert taken == [(2, 0), (2, 0), (2, 0), (0, 2)]
 
 
 def test_an_interface_may_go_and_come_back(net: Net, tmp_path: Path) -> None:

@@ -80,6 +80,13 @@ def alert_text(alert: Alert, *, colour: bool = False) -> str:
     return "\n".join(lines)
 
 
+def alert_line(alert: Alert) -> str:
+    """Encode an alert for a person on one line of printable ASCII: which device, what it does, what to do."""
+    heading = f"{_HEADINGS[alert.event_type, alert.state]}, {alert.severity}, {alert.confidence:.0%} sure"
+    does = f"{_CAUSES[alert.cause]}. {alert.summary} {alert.advice}"
+    return printable(f"{heading}: {_device_text(alert.device)}; {does}")
+
+
 def _heading_colour(alert: Alert) -> str:
     if alert.state == "ended":
         return _GREEN
