@@ -198,6 +198,33 @@ class SyslogAddress(_Value):
         super().__init__(f"{self.scheme}://{endpoint_text(self.host, self.port)}")
 
 
+_WEBHOOK_FORMS: Final = "expected an address such as https://hooks.example.com/spam"
+_WEBHOOK_PORTS: Final = {"http": 80, "https": 443}
+
+
+class WebhookUrl(_Value):
+    """Where alerts are posted to. ``target``: path and query, as they are requested."""
+
+    __slots__ = ("host", "port", "scheme", "target")
+
+    def __init__(self, text: str) -> None:
+        """Parse ``https://host:port/path?query`` or ``http://``; ValueError says what is allowed."""
+        parts = _split_url(text, _WEBHOOK_FORMS)
+        if parts.scheme not in _WEBHOOK_PORTS or parts.fragment:
+            raise ValueError(_WEBHOOK_FORMS)
+        self.scheme: Final = parts.scheme
+        self.host: Final = parts.hostname or ""
+        _check_host(self.host, _WEBHOOK_FORMS)
+        self.port: Final = parts.port or _WEBHOOK_PORTS[parts.scheme]
+        self.target: Final = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        super().__init__(f"{self.origin}{self.target}")
+
+    @property
+    def origin(self) -> str:
+        """The address without its path, which may hold a secret."""
+        return f"{self.scheme}://{endpoint_text(self.host, self.port)}"
+
+
 def _split_url(text: str, forms: str) -> SplitResult:
     # urlsplit drops some control characters, where an error is better.
     if not text.isascii() or not text.isprintable() or " " in text:
@@ -255,6 +282,7 @@ def _decode_value(kind: type, value: Any) -> Any:
         DeviceName: _parse_device,
         DestinationName: _parse_destination,
         SyslogAddress: SyslogAddress,
+        WebhookUrl: WebhookUrl,
     }
     return parsers[kind](value)
 
@@ -388,6 +416,30 @@ class Syslog(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     key_file: _KeyFile | None = None
 
 
+class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """HTTP servers to which each alert is posted as JSON. See [outputs.md](outputs.md#webhooks)."""
+
+    url: Annotated[
+        WebhookUrl,
+        Meta(description="Where to: `https://host/path`, or `http://`. Redirections are not followed."),
+    ]
+    secret_file: (
+        Annotated[
+            str,
+            _path(
+                "A file with the secret that signs each alert, 16 to 4096 bytes; a line's end does not count."
+            ),
+        ]
+        | None
+    ) = None
+    timeout_s: Annotated[
+        int, Meta(ge=1, le=120, description="Seconds after which a server that says nothing is given up.")
+    ] = 10
+    ca_file: _CaFile | None = None
+    certificate_file: _CertificateFile | None = None
+    key_file: _KeyFile | None = None
+
+
 class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where alerts go, and how they look: always to standard output, and to all that is named here."""
 
@@ -411,10 +463,11 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         Meta(
             ge=1,
             le=65536,
-            description="Alerts that can wait for each syslog receiver; then the oldest is lost.",
+            description="Alerts that can wait for each syslog receiver and webhook; then the oldest is lost.",
         ),
     ] = 1024
     syslog: Annotated[tuple[Syslog, ...], Meta(max_length=16)] = ()
+    webhook: Annotated[tuple[Webhook, ...], Meta(max_length=16)] = ()
 
 
 class Capture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -539,6 +592,7 @@ _FORMS: Final[dict[Any, str]] = {
     DestinationName: "an address, network or domain name",
     Instant: "a date or date-time",
     SyslogAddress: "an address such as tls://loghost:6514",
+    WebhookUrl: "an http:// or https:// address",
     str: "a text",
 }
 
@@ -651,7 +705,11 @@ def describe(config: Config, now_ns: int) -> list[tuple[str, str]]:
     for syslog in config.output.syslog:
         said = f"and to syslog at {syslog.to}, as {syslog.format}, facility {syslog.facility}"
         lines.append(("", f"{said}{_describe_tls(syslog, is_tls=syslog.to.scheme == 'tls')}"))
-    if config.output.syslog:
+    for webhook in config.output.webhook:
+        signed = "signed" if webhook.secret_file else "not signed: anybody could post there in our name"
+        said = f"and posted to {webhook.url.origin}, as json, {signed}"
+        lines.append(("", f"{said}{_describe_tls(webhook, is_tls=webhook.url.scheme == 'https')}"))
+    if config.output.syslog or config.output.webhook:
         lines.append(("", f"up to {config.output.queue} wait for each receiver that is not there"))
     for rule in config.exceptions:
         parties = [f"device {rule.device}"] if rule.device else []
@@ -661,7 +719,7 @@ def describe(config: Config, now_ns: int) -> list[tuple[str, str]]:
     return lines
 
 
-def _describe_tls(tls: Syslog, *, is_tls: bool) -> str:
+def _describe_tls(tls: Syslog | Webhook, *, is_tls: bool) -> str:
     if not is_tls:
         return ""
     authorities = "the system's authorities" if tls.ca_file is None else visible(tls.ca_file)
@@ -744,12 +802,16 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
         )
     for row, syslog in enumerate(config.output.syslog):
         yield from _tls_contradictions(f"output.syslog[{row}]", syslog, syslog.to.scheme, "tls")
+    for row, webhook in enumerate(config.output.webhook):
+        yield from _tls_contradictions(f"output.webhook[{row}]", webhook, webhook.url.scheme, "https")
     for row, exception in enumerate(config.exceptions):
         if exception.device is None and exception.destination is None:
             yield f"exceptions[{row}]", "expected a device, a destination or both"
 
 
-def _tls_contradictions(table: str, tls: Syslog, scheme: str, tls_scheme: str) -> Iterator[tuple[str, str]]:
+def _tls_contradictions(
+    table: str, tls: Syslog | Webhook, scheme: str, tls_scheme: str
+) -> Iterator[tuple[str, str]]:
     for key in ("ca_file", "certificate_file", "key_file"):
         if getattr(tls, key) is not None and scheme != tls_scheme:
             yield f"{table}.{key}", f"expected only with {tls_scheme}://, not with {scheme}:"

@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import re
 from datetime import UTC, datetime
+from itertools import product
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,6 +20,7 @@ from sensor.config import (
     Mac,
     Network,
     SyslogAddress,
+    WebhookUrl,
     describe,
     load_config,
     settings,
@@ -36,6 +38,7 @@ RULE = '[[exceptions]]\nreason = "the old scanner"\nexpires = 2027-06-30\n'
 OTHERS = {
     "exceptions[]": RULE.partition("\n")[2],
     "output.syslog[]": 'to = "tls://loghost"\n',
+    "output.webhook[]": 'url = "https://hooks.example.com/"\n',
 }
 
 
@@ -258,11 +261,37 @@ def test_no_syslog_addresses(text: str) -> None:
         SyslogAddress(text)
 
 
+def test_webhook_addresses() -> None:
+    url = WebhookUrl("HTTPS://Hooks.example.com/T0/secret?x=1")
+    assert (url.host, url.port, url.target) == ("hooks.example.com", 443, "/T0/secret?x=1")
+    assert url.origin == "https://hooks.example.com:443"
+    assert (WebhookUrl("http://[::1]:8080").port, WebhookUrl("http://[::1]:8080").target) == (8080, "/")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ftp://x/",
+        "https://",
+        "https:///x",
+        "https://u@x/",
+        "https://x/ y",
+        "https://x/#y",
+        "http://x:y/",
+        "x/\r\ny",
+    ],
+)
+def test_no_webhook_addresses(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^expected an address such as https://"):
+        WebhookUrl(text)
+
+
 @given(st.text())
 def test_any_text_is_an_address_or_is_not(text: str) -> None:
-    for prefix in ("", "udp://", "unix:/"):
+    for prefix, kind in product(("", "udp://", "https://"), (SyslogAddress, WebhookUrl)):
         with contextlib.suppress(ValueError):
-            assert str(SyslogAddress(prefix + text)).isascii()
+            assert str(kind(prefix + text)).isascii()
 
 
 # Messages, exactly.
@@ -339,12 +368,17 @@ def test_any_text_is_an_address_or_is_not(text: str) -> None:
             "output.syslog[0].to is missing: expected an address such as tls://loghost:6514",
         ),
         (
+            '[[output.syslog]]\nurl = "udp://x"',
+            "output.syslog[0].url is no setting: did you mean output.webhook[].url?",
+        ),
+        ("[[output.webhooks]]", "output.webhooks is no setting: did you mean output.webhook[]?"),
+        (
             '[[output.syslog]]\nto = "udp://x"\nca_file = "ca.pem"',
             'output.syslog[0].ca_file = "ca.pem": expected only with tls://, not with udp:',
         ),
         (
-            '[[output.syslog]]\nto = "tls://x/"\nkey_file = "key.pem"',
-            'output.syslog[0].key_file = "key.pem": expected a certificate_file beside it',
+            '[[output.webhook]]\nurl = "https://x/"\nkey_file = "key.pem"',
+            'output.webhook[0].key_file = "key.pem": expected a certificate_file beside it',
         ),
         ("a =", "not TOML: Invalid value (at end of document)"),
         ("a = 1\nb = 2026-02-30", "not TOML: Invalid date or datetime (at line 2, column 5)"),
@@ -410,6 +444,8 @@ def test_describe_says_where_alerts_go(config_file: Path) -> None:
     text = '[output]\nfile = "alerts.txt"\nfile_format = "text"\n'
     text += '[[output.syslog]]\nto = "tls://loghost"\nca_file = "ca.pem"\ncertificate_file = "me.pem"\n'
     text += '[[output.syslog]]\nto = "unix:/dev/log"\nformat = "json"\nfacility = "daemon"\n'
+    text += '[[output.webhook]]\nurl = "https://hooks.example.com/T0/secret"\nsecret_file = "key"\n'
+    text += '[[output.webhook]]\nurl = "http://hooks.example.com/"\n'
     said = describe(load(config_file, text), 0)
     checked = "its certificate is checked against"
     assert said[said.index(("alerts", "text on standard output")) + 1 :] == [
@@ -419,6 +455,14 @@ def test_describe_says_where_alerts_go(config_file: Path) -> None:
             f"and to syslog at tls://loghost:6514, as text, facility local0; {checked} ca.pem, our certificate me.pem",
         ),
         ("", "and to syslog at unix:/dev/log, as json, facility daemon"),
+        (
+            "",
+            f"and posted to https://hooks.example.com:443, as json, signed; {checked} the system's authorities",
+        ),
+        (
+            "",
+            "and posted to http://hooks.example.com:80, as json, not signed: anybody could post there in our name",
+        ),
         ("", "up to 1024 wait for each receiver that is not there"),
     ]
 

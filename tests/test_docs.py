@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 import runpy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
@@ -13,6 +13,14 @@ from test_jsonl import one_event
 from sensor import tables
 from sensor.alerts.formats import alert_line, alert_text
 from sensor.alerts.syslog import FACILITIES, MessageForm, message_parts
+from sensor.alerts.webhook import (
+    DELIVERY_HEADER,
+    EVENT_HEADER,
+    MAX_ATTEMPTS,
+    REPEATED_HEADER,
+    SIGNATURE_HEADER,
+    signature,
+)
 from sensor.cli import main
 from sensor.config import load_config, settings
 from sensor.devices.features import FEATURES
@@ -76,6 +84,17 @@ def test_the_example_syslog_message_is_what_is_sent() -> None:
     assert f"```text\n{message.decode()}\n```" in OUTPUTS
     for name in re.findall(rb' (\w+)="', message_parts(CAMERA_ALERT, form, is_repeated=True)[0]):
         assert f"`{name.decode()}" in OUTPUTS, name
+
+
+def test_the_example_of_a_webhook_verifies_what_is_signed() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", OUTPUTS, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(example, "outputs.md", "exec"), names)  # noqa: S102 - our own
+    assert names["is_genuine"](b"secret", b"{}", signature(b"secret", b"{}"))
+    assert not names["is_genuine"](b"secret", b"{ }", signature(b"secret", b"{}"))
+    for header in (SIGNATURE_HEADER, EVENT_HEADER, DELIVERY_HEADER, REPEATED_HEADER):
+        assert f"| `{header}` |" in OUTPUTS
+    assert f"{MAX_ATTEMPTS} attempts" in OUTPUTS
 
 
 def test_every_event_key_is_documented() -> None:

@@ -214,6 +214,7 @@ def test_privileges_are_dropped(net: Net, tmp_path: Path) -> None:
 def test_alerts_go_to_all_sinks_without_privileges(net: Net, tmp_path: Path, shared_directory: Path) -> None:
     # Only root can read what lies in tmp_path.
     certificates = Certificates(tmp_path)
+    (tmp_path / "secret").write_text("sixteen or more of them")
     archive, stats = shared_directory / "alerts.jsonl", shared_directory / "stats.json"
     config = tmp_path / "site.toml"
     config.write_text(f"""
@@ -226,6 +227,9 @@ to = "tls://127.0.0.1"
 ca_file = "{certificates.ca_file}"
 certificate_file = "{certificates.client_file}"
 key_file = "{certificates.client_key_file}"
+[[output.webhook]]
+url = "http://127.0.0.1:8080/hooks/T0"
+secret_file = "{tmp_path}/secret"
 """)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
         log.settimeout(20)
@@ -235,7 +239,7 @@ key_file = "{certificates.client_key_file}"
         with watching(net, tmp_path, *arguments) as watch:
             # There is no network in the namespace: nobody is reached over TCP, and nothing waits for that.
             watch.wait_for("syslog tls://127.0.0.1:6514: Network is unreachable; up to 1,024 alerts wait")
-            assert len(unprivileged_threads(watch)) == 3
+            assert len(unprivileged_threads(watch)) == 4
             net.send(FLOOD)
             while b" alert/started " not in (raw := log.recv(65536)):
                 assert parse(raw).message_id == "review/started"
@@ -248,9 +252,9 @@ key_file = "{certificates.client_key_file}"
     alert = json.loads(watch.output.splitlines()[-1])
     assert ("device", alert["device"]["key"]) in parse(raw).data["spamsensor@32473"]
     assert (shared_directory / "alerts.jsonl.1").read_text() == watch.output
-    assert "syslog tls://127.0.0.1:6514: 2 alerts lost: Network is unreachable" in watch.errors
+    assert "webhook http://127.0.0.1:8080: 2 alerts lost: Network is unreachable" in watch.errors
     taken = [(sink["sent"], sink["lost"]) for sink in json.loads(stats.read_text())["sinks"]]
-    assert taken == [(2, 0), (2, 0), (2, 0), (0, 2)]
+    assert taken == [(2, 0), (2, 0), (2, 0), (0, 2), (0, 2)]
 
 
 def test_an_interface_may_go_and_come_back(net: Net, tmp_path: Path) -> None:

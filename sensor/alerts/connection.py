@@ -1,4 +1,4 @@
-"""Connections to receivers: TLS as the configuration asks for it, and sockets that tell when they are dead."""
+"""What syslog and webhooks share: TLS as the configuration asks for it, and sockets that tell when they are dead."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sensor.errors import ConfigError
 from sensor.notation import visible
 
 if TYPE_CHECKING:
-    from sensor.config import Syslog
+    from sensor.config import Syslog, Webhook
 
 #: Time for a receiver to take a connection, or bytes, before it counts as gone.
 TIMEOUT_S: Final = 10.0
@@ -70,7 +70,7 @@ def hang_up(connection: socket.socket) -> None:
     connection.close()
 
 
-def load_context(tls: Syslog, key: str) -> ssl.SSLContext:
+def load_context(tls: Syslog | Webhook, key: str) -> ssl.SSLContext:
     """Read certificates and keys; ConfigError names the setting, in the table ``key``.
 
     Certificate and name of the receiver are checked; TLS 1.2 or later.

@@ -1,6 +1,6 @@
 """All the sinks of a run: prepared while there are privileges to read keys with, opened once these are gone."""
 
-# ruff: noqa: PLC0415 - TLS is imported only where the configuration asks for them
+# ruff: noqa: PLC0415 - TLS and HTTP are imported only where the configuration asks for them
 
 from __future__ import annotations
 
@@ -33,6 +33,15 @@ def prepare_transports(output: Output) -> list[Transport]:
     transports: list[Transport] = []
     if output.syslog:
         transports += [_syslog(syslog, f"output.syslog[{row}]") for row, syslog in enumerate(output.syslog)]
+    if output.webhook:
+        from sensor.alerts.connection import load_context
+        from sensor.alerts.webhook import WebhookTransport, read_secret
+
+        for row, hook in enumerate(output.webhook):
+            key = f"output.webhook[{row}]"
+            secret = None if hook.secret_file is None else read_secret(hook.secret_file, f"{key}.secret_file")
+            context = load_context(hook, key) if hook.url.scheme == "https" else None
+            transports.append(WebhookTransport(hook.url, secret, context, hook.timeout_s))
     if transports:
         import encodings.idna  # noqa: F401 - what looking names up imports; the thread may not be allowed to read it
     return transports
