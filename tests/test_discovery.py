@@ -137,10 +137,16 @@ def agrees(message: bytes) -> tuple[Said, Said]:
 
 # Messages, written by scapy.
 
+
+def lldp_tlv(kind: int, value: bytes) -> bytes:
+    return struct.pack("!H", kind << 9 | len(value)) + value
+
+
 texts = st.sampled_from(
     [b"sw1.example.com", b"", b"a\0b", b"Cisco IOS\r\nCopyright", b"\nx", b"\xc3\xa9 ", b"y" * 200]
 )
 lldp_parts = st.one_of(
+    st.builds(lldp_tlv, st.integers(5, 12), st.sampled_from([b"name", b"\0\x12\xbb\x0ano model", bytes(3)])),
     st.builds(lambda raw: LLDPDUSystemName(system_name=raw), texts),
     st.builds(lambda raw: LLDPDUSystemDescription(description=raw), texts),
     st.builds(
@@ -169,6 +175,7 @@ cdp_parts = st.one_of(
     st.builds(lambda raw: CDPMsgSoftwareVersion(val=raw), texts),
     st.builds(lambda raw: CDPMsgPlatform(val=raw), texts),
     st.builds(lambda bits: CDPMsgCapabilities(cap=bits), st.integers(0, 0x7FF)),
+    st.builds(lambda kind: CDPMsgPortID(type=kind, iface=b"other"), st.sampled_from([2, 7, 0x1001])),
 )
 cdp_messages = st.builds(
     lambda parts, end: bytes(CDPv2_HDR(msg=parts)) + end,
@@ -287,10 +294,6 @@ def test_hostile_captures_are_decoded_as_the_references_decode_them() -> None:
 # Single rules.
 
 
-def lldp_tlv(kind: int, value: bytes) -> bytes:
-    return struct.pack("!H", kind << 9 | len(value)) + value
-
-
 def test_only_enabled_capabilities_count() -> None:
     message = lldp_tlv(7, struct.pack("!HH", 0xFF, 0x24)) + bytes(2)
     assert run(decode_lldp, message) == (LanStatus.OK, [(WORDS, "bridge,telephone")])
@@ -317,10 +320,16 @@ def test_a_tlv_of_cdp_with_a_wrong_length_is_malformed(size: int) -> None:
     assert run(decode_cdp, message) == (LanStatus.MALFORMED, [])
 
 
+@pytest.mark.parametrize("size", [0, 3, 5])
+def test_capabilities_of_lldp_with_a_wrong_length_are_malformed(size: int) -> None:
+    message = lldp_tlv(5, b"sw1") + lldp_tlv(7, bytes(size)) + lldp_tlv(6, b"x")
+    assert run(decode_lldp, message) == (LanStatus.MALFORMED, [(HOST_NAME, "sw1")])
+
+
 def test_more_tlvs_than_are_looked_at_are_passed_over() -> None:
-    name = lldp_tlv(5, b"sw1")
-    assert run(decode_lldp, lldp_tlv(8, b"") * MAX_LLDP_TLVS + name) == (LanStatus.OK, [])
-    assert run(decode_lldp, lldp_tlv(8, b"") * (MAX_LLDP_TLVS - 1) + name) == (
-        LanStatus.OK,
-        [(HOST_NAME, "sw1")],
-    )
+    for decode, head, other, name, n in (
+        (decode_lldp, b"", lldp_tlv(8, b""), lldp_tlv(5, b"sw1"), MAX_LLDP_TLVS),
+        (decode_cdp, b"\2\xb4\0\0", b"\0\3\0\4", b"\0\1\0\7sw1", MAX_CDP_TLVS),
+    ):
+        assert run(decode, head + other * n + name) == (LanStatus.OK, [])
+        assert run(decode, head + other * (n - 1) + name) == (LanStatus.OK, [(HOST_NAME, "sw1")])

@@ -38,7 +38,7 @@ CAPABILITIES = (
 _OK = int(LanStatus.OK)
 _TRUNCATED = int(LanStatus.TRUNCATED)
 _MALFORMED = int(LanStatus.MALFORMED)
-_HOST_NAME, _SYSTEM = int(FactKind.HOST_NAME), int(FactKind.SYSTEM)
+_NONE, _HOST_NAME, _SYSTEM = int(FactKind.NONE), int(FactKind.HOST_NAME), int(FactKind.SYSTEM)
 _MODEL, _CAPABILITIES = int(FactKind.MODEL), int(FactKind.CAPABILITIES)
 
 _END, _SYSTEM_NAME, _SYSTEM_DESCRIPTION, _SYSTEM_CAPABILITIES, _ORGANIZATIONAL = 0, 5, 6, 7, 127
@@ -80,35 +80,46 @@ def _decode_tlvs(data: Bytes, start: int, end: int, facts: Facts) -> int:
         if kind == _END:
             return _OK
         stop = pos + size
-        if kind == _ORGANIZATIONAL:
-            subtype = _med_subtype(data, pos, stop)
-            if subtype == _MED_MANUFACTURER:
-                maker, maker_end = pos + _MED_FIXED_BYTES, stop
-            kind = _MED_MODEL if subtype == _MED_MODEL else 0
-        elif kind == _SYSTEM_CAPABILITIES and size != _CAPABILITIES_BYTES:
+        if kind == _SYSTEM_CAPABILITIES and size != _CAPABILITIES_BYTES:
             return _MALFORMED
-        if kind in (_SYSTEM_NAME, _SYSTEM_DESCRIPTION, _SYSTEM_CAPABILITIES, _MED_MODEL):
-            if seen & (1 << kind) == 0:
-                _add_tlv(data, pos, stop, kind, maker, maker_end, facts)
-            seen |= 1 << kind
+        if _is_med(data, pos, stop, kind, _MED_MANUFACTURER):
+            maker, maker_end = pos + _MED_FIXED_BYTES, stop
+        what = _fact_kind(data, pos, stop, kind)
+        if what != _NONE and seen & (1 << what) == 0:
+            seen |= 1 << what
+            _add_tlv(data, pos, stop, what, maker, maker_end, facts)
         pos = stop
     return _OK
 
 
 @inner
-def _med_subtype(data: Bytes, pos: int, end: int) -> int:
-    """Return the subtype of an organizationally specific TLV if it is LLDP-MED, or -1."""
-    return read_u8(data, pos + 3, end) if read_u24(data, pos, end) == _OUI_MED else -1
+def _fact_kind(data: Bytes, pos: int, end: int, kind: int) -> int:
+    """Return the FactKind that a TLV tells."""
+    if kind == _SYSTEM_NAME:
+        return _HOST_NAME
+    if kind == _SYSTEM_DESCRIPTION:
+        return _SYSTEM
+    if kind == _SYSTEM_CAPABILITIES:
+        return _CAPABILITIES
+    return _MODEL if _is_med(data, pos, end, kind, _MED_MODEL) else _NONE
 
 
 @inner
-def _add_tlv(data: Bytes, pos: int, end: int, kind: int, maker: int, maker_end: int, facts: Facts) -> None:
-    """Add the value of a TLV; ``data[maker:maker_end]`` is the manufacturer, for _MED_MODEL."""
-    if kind == _SYSTEM_NAME:
+def _is_med(data: Bytes, pos: int, end: int, kind: int, subtype: int) -> bool:
+    """Tell whether a TLV is that of LLDP-MED."""
+    if kind != _ORGANIZATIONAL or read_u24(data, pos, end) != _OUI_MED:
+        return False
+    return read_u8(data, pos + 3, end) == subtype
+
+
+@inner
+def _add_tlv(data: Bytes, pos: int, end: int, what: int, maker: int, maker_end: int, facts: Facts) -> None:
+    """Add the value of a TLV; ``data[maker:maker_end]`` is the manufacturer of a model."""
+    if what == _HOST_NAME:
         add_fact(facts, _HOST_NAME, data, pos, end)
-    elif kind == _SYSTEM_DESCRIPTION:
+    elif what == _SYSTEM:
         add_first_line(facts, _SYSTEM, data, pos, end)
-    elif kind == _SYSTEM_CAPABILITIES:
+    elif what == _CAPABILITIES:
         add_capabilities(facts, read_u16(data, pos + 2, end))
     else:
         open_fact(facts, _MODEL)
@@ -130,8 +141,8 @@ def add_capabilities(facts: Facts, bits: int) -> None:
         if not is_first:
             put_byte(facts, _COMMA)
         is_first = False
-        for i in range(_WORDS.shape[1]):
-            if _WORDS[row, i] == 0:
-                break
+        i = 0
+        while _WORDS[row, i] != 0:  # each row ends in zero
             put_byte(facts, i64(_WORDS[row, i]))
+            i += 1
     close_fact(facts)
