@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sensor.decode.dns import MAX_NAME_STEPS
 from sensor.decode.facts import FactKind
 from sensor.decode.lan import LanStatus
 from sensor.decode.mdns import MAX_MDNS_RECORDS, MAX_MODELS, MAX_SERVICES, MAX_TXT_STRINGS, decode_mdns
@@ -199,7 +200,7 @@ labels = st.sampled_from(
         "local",
         "Printer",
         "a\\032b\\200",
-        "x" * 63,
+        "x" * 45,
     ]
 )
 owners = st.one_of(
@@ -315,24 +316,98 @@ def test_services_and_models_are_bounded() -> None:
     assert len([what for kind, what in said if kind is MODEL]) == MAX_MODELS
 
 
-def test_a_pointer_that_loops_is_malformed() -> None:
-    header = struct.pack("!6H", 0, RESPONSE, 0, 1, 0, 0)
-    assert run(decode_mdns, header + b"\xc0\x0c\0\1\0\1" + bytes(4) + b"\0\4" + bytes(4)) == (
-        LanStatus.MALFORMED,
-        [],
+def raw_response(records: bytes, n_records: int = 1, questions: bytes = b"", n_questions: int = 0) -> bytes:
+    return struct.pack("!6H", 0, RESPONSE, n_questions, n_records, 0, 0) + questions + records
+
+
+def raw_record(owner: bytes, rtype: int, rdata: bytes) -> bytes:
+    return owner + struct.pack("!HHIH", rtype, 1, 120, len(rdata)) + rdata
+
+
+LOCAL = b"\5local\0"
+ADDRESS = raw_record(b"\1a" + LOCAL, 1, bytes(4))
+
+
+def test_questions_of_a_legacy_resolver_are_stepped_over() -> None:
+    question = b"\1q" + LOCAL + b"\0\1\0\1"
+    for n, status, said in (
+        (1, LanStatus.OK, [(HOST_NAME, "a")]),
+        (16, LanStatus.OK, [(HOST_NAME, "a")]),
+        (17, LanStatus.MALFORMED, []),
+    ):
+        message = raw_response(ADDRESS, questions=question * n, n_questions=n)
+        assert agrees(message) == said
+        assert run(decode_mdns, message) == (status, said)
+    for cut in range(len(question)):
+        message = raw_response(b"", questions=question[:cut], n_questions=1)
+        assert run(decode_mdns, message) == (LanStatus.TRUNCATED, [])
+    assert run(decode_mdns, raw_response(b"", questions=b"\x40", n_questions=1)) == (LanStatus.MALFORMED, [])
+
+
+@pytest.mark.parametrize("rtype", [1, 12, 28, 33])
+@pytest.mark.parametrize(
+    "owner",
+    [
+        b"\xc0\x0c",  # at itself
+        b"\1a\xc0\x0c",
+        b"\xc0\xff",  # behind itself
+        b"\xc0\0",  # into the header
+        (b"\x3f" + b"x" * 63) * 4 + b"\0",  # 257 bytes
+    ],
+)
+def test_an_owner_that_is_no_name_is_malformed(rtype: int, owner: bytes) -> None:
+    message = raw_response(raw_record(owner, rtype, bytes(16 if rtype == 28 else 4)))
+    assert agrees(message) == []
+    assert run(decode_mdns, message) == (LanStatus.MALFORMED, [])
+
+
+def test_a_name_of_more_pointers_than_are_followed_is_malformed() -> None:
+    chain = b"\0" + b"".join(
+        struct.pack("!H", 0xC000 | at) for at in (23, *range(24, 24 + 2 * MAX_NAME_STEPS, 2))
     )
+    for n, status in ((MAX_NAME_STEPS - 2, LanStatus.OK), (MAX_NAME_STEPS - 1, LanStatus.MALFORMED)):
+        last = struct.pack("!H", 0xC000 | (24 + 2 * (n - 1)))
+        message = raw_response(raw_record(b"\0", 47, chain) + raw_record(last, 1, bytes(4)), 2)
+        assert run(decode_mdns, message) == (status, [])
+
+
+def test_what_a_list_of_types_points_to_is_a_name() -> None:
+    services = b"\x09_services\7_dns-sd\4_udp" + LOCAL
+    assert agrees(raw_response(raw_record(services, 12, b"\4_ipp\4_tcp" + LOCAL))) == [(SERVICE, "_ipp._tcp")]
+    assert agrees(raw_response(raw_record(services, 12, b"\4_ipp\4_tcp"))) == []
+
+
+def test_a_host_is_named_by_what_lies_below_local() -> None:
+    for owner in (b"\0", LOCAL, b"\1a\7example\0", b"\5local\1a\0"):
+        assert agrees(raw_response(raw_record(owner, 1, bytes(4)))) == []
+    pointed = raw_record(LOCAL, 16, b"\0") + raw_record(b"\1a\xc0\x0c", 1, bytes(4))
+    assert agrees(raw_response(pointed, 2)) == [(HOST_NAME, "a")]
+
+
+def test_strings_of_a_txt_record_are_bounded() -> None:
+    model = b"\x04ty=x"
+    assert agrees(raw_response(raw_record(LOCAL, 16, b"\0" * (MAX_TXT_STRINGS - 1) + model))) == [
+        (MODEL, "x")
+    ]
+    assert agrees(raw_response(raw_record(LOCAL, 16, b"\0" * MAX_TXT_STRINGS + model))) == []
+    assert run(decode_mdns, raw_response(raw_record(LOCAL, 16, b"\5ty=x"))) == (LanStatus.MALFORMED, [])
+
+
+@pytest.mark.parametrize("flags", [0x8401, 0x8C00])
+def test_errors_and_other_operations_are_ignored(flags: int) -> None:
+    message = raw_response(ADDRESS)
+    message = message[:2] + struct.pack("!H", flags) + message[4:]
+    assert run(decode_mdns, message) == (LanStatus.UNSUPPORTED, [])
 
 
 @pytest.mark.parametrize("size", [0, 3, 5])
 def test_an_address_of_another_length_is_malformed(size: int) -> None:
-    header = struct.pack("!6H", 0, RESPONSE, 0, 1, 0, 0)
-    record = b"\1a\5local\0\0\1\0\1" + bytes(4) + struct.pack("!H", size) + bytes(size)
-    assert run(decode_mdns, header + record) == (LanStatus.MALFORMED, [])
+    message = raw_response(raw_record(b"\1a" + LOCAL, 1, bytes(size)))
+    assert run(decode_mdns, message) == (LanStatus.MALFORMED, [])
 
 
 def test_a_message_with_more_records_than_are_looked_at_is_not_read_on() -> None:
-    record = b"\0\0\x2f\0\1" + bytes(6)
-    last = b"\1a\5local\0\0\1\0\1" + bytes(4) + b"\0\4" + bytes(4)
-    header = struct.pack("!6H", 0, RESPONSE, 0, MAX_MDNS_RECORDS + 1, 0, 0)
-    assert run(decode_mdns, header + record * MAX_MDNS_RECORDS + last) == (LanStatus.OK, [])
-    assert run(decode_mdns, header + record * (MAX_MDNS_RECORDS - 1) + last)[1] == [(HOST_NAME, "a")]
+    record = raw_record(b"\0", 47, b"")
+    n = MAX_MDNS_RECORDS
+    assert agrees(raw_response(record * n + ADDRESS, n + 1)) == []
+    assert agrees(raw_response(record * (n - 1) + ADDRESS, n)) == [(HOST_NAME, "a")]

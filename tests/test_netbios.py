@@ -231,3 +231,21 @@ def test_a_datagram_tells_its_source() -> None:
     )
     assert run(decode_netbios_datagram, datagram(b"CAMERA-7", 0x1D)) == (LanStatus.OK, [])
     assert run(decode_netbios_datagram, datagram(b"CAMERA-7", kind=0x14)) == (LanStatus.UNSUPPORTED, [])
+
+
+def test_records_of_another_kind_are_malformed() -> None:
+    message = registration(b"CAMERA-7")
+    for at, byte in ((50 + 3, 0x21), (50 + 11, 7), (5, 2), (11, 2)):
+        wrong = message[:at] + bytes([byte]) + message[at + 1 :]
+        assert run(decode_netbios_name, wrong) == (LanStatus.MALFORMED, [])
+
+
+def test_more_names_than_the_record_has_room_for_are_malformed() -> None:
+    message = bytearray(node_status((b"CAMERA-7", 0, 0x0400)))
+    message[56] = 5
+    assert run(decode_netbios_name, bytes(message)) == (LanStatus.MALFORMED, [])
+
+
+def test_an_answer_to_a_name_query_tells_nothing() -> None:
+    message = bytes(NBNSHeader(RESPONSE=1, ANCOUNT=1) / NBNSQueryResponse(RR_NAME=b"CAMERA-7"))
+    assert run(decode_netbios_name, message) == (LanStatus.UNSUPPORTED, [])
