@@ -3,11 +3,7 @@ from __future__ import annotations
 import struct
 from itertools import pairwise
 
-import dns.exception
 import dns.message
-import dns.name
-import dns.rdataclass
-import dns.rdatatype
 import dns.rrset
 import pytest
 from hypothesis import given, settings
@@ -20,6 +16,7 @@ from sensor.decode.mdns import MAX_MDNS_RECORDS, MAX_MODELS, MAX_SERVICES, MAX_T
 from tests.announced import BROKEN, Said, check_cuts, damaged, printable, run, run_anywhere, text
 from tests.captures import CAPTURES
 from tests.payloads import udp_payloads
+from tests.reference_dns import WrongError, read_labels, skip_name
 
 pytestmark = pytest.mark.kernel
 
@@ -30,59 +27,6 @@ RESPONSE = 0x8400
 
 class DamageError(Exception):
     """The reference stops here."""
-
-
-# The reference, with dnspython's reader of names.
-
-
-def name_at(message: bytes, pos: int, end: int) -> tuple[list[bytes], int]:
-    """Labels without the root, and how many bytes they take."""
-    try:
-        name, used = dns.name.from_wire(message[:end], pos)
-    except dns.exception.DNSException:
-        raise DamageError from None
-    return list(name.labels[:-1]), used
-
-
-def points_into_header(message: bytes, pos: int, end: int) -> bool:
-    """dnspython lets a name lie in the header."""
-    while pos < end:
-        size = message[pos]
-        if size >= 0xC0:
-            if pos + 1 >= end:
-                return False
-            pos = struct.unpack_from("!H", message, pos)[0] & 0x3FFF
-            if pos < 12:
-                return True
-        elif size == 0:
-            return False
-        else:
-            pos += size + 1
-    return False
-
-
-def labels_at(message: bytes, pos: int, end: int) -> list[bytes]:
-    labels, _ = name_at(message, pos, end)
-    if points_into_header(message, pos, end):
-        raise DamageError
-    return labels
-
-
-def skip(message: bytes, pos: int) -> int:
-    for _ in range(255):
-        if pos >= len(message):
-            raise DamageError
-        size = message[pos]
-        if size == 0:
-            return pos + 1
-        if size >= 0xC0:
-            if pos + 2 > len(message):
-                raise DamageError
-            return pos + 2
-        if size > 63:
-            raise DamageError
-        pos += size + 1
-    raise DamageError
 
 
 def service_of(labels: list[bytes]) -> tuple[bytes, bytes] | None:
@@ -100,8 +44,11 @@ class Reference:
         self.said: Said = []
         try:
             self.status = self.decode()
-        except DamageError:
+        except (DamageError, WrongError):
             self.status = None  # truncated or malformed
+
+    def labels(self, pos: int, end: int) -> list[bytes]:
+        return read_labels(self.message[:end], pos)[0]
 
     def add(self, kind: FactKind, what: str, limit: int) -> None:
         if what and (kind, what) not in self.said and sum(k is kind for k, _ in self.said) < limit:
@@ -119,11 +66,11 @@ class Reference:
             raise DamageError
         pos = 12
         for _ in range(n_questions):
-            pos = skip(self.message, pos) + 4
+            pos = skip_name(self.message, pos) + 4
             if pos > len(self.message):
                 raise DamageError
         for i in range(min(n_answers + n_authority + n_additional, MAX_MDNS_RECORDS)):
-            owner, pos = pos, skip(self.message, pos)
+            owner, pos = pos, skip_name(self.message, pos)
             if pos + 10 > len(self.message):
                 raise DamageError
             rtype, rclass, _, size = struct.unpack_from("!HHIH", self.message, pos)
@@ -139,13 +86,13 @@ class Reference:
             if end - rdata != {1: 4, 28: 16}[rtype]:
                 raise DamageError
             if not any(kind is HOST_NAME for kind, _ in self.said):
-                labels = labels_at(self.message, owner, end)
+                labels = self.labels(owner, end)
                 if len(labels) > 1 and labels[-1].lower() == b"local":
                     self.add(HOST_NAME, text(labels[0]), 1)
         elif rtype in {12, 33}:
-            service = service_of(labels_at(self.message, owner, end))
+            service = service_of(self.labels(owner, end))
             if service and service[0] == b"_dns-sd":
-                service = service_of(labels_at(self.message, rdata, end))
+                service = service_of(self.labels(rdata, end))
             if service:
                 self.add(SERVICE, printable(b".".join(service)), MAX_SERVICES)
         elif rtype == 16:
@@ -369,6 +316,7 @@ def test_a_name_of_more_pointers_than_are_followed_is_malformed() -> None:
         last = struct.pack("!H", 0xC000 | (24 + 2 * (n - 1)))
         message = raw_response(raw_record(b"\0", 47, chain) + raw_record(last, 1, bytes(4)), 2)
         assert run(decode_mdns, message) == (status, [])
+        assert agrees(message) == []
 
 
 def test_what_a_list_of_types_points_to_is_a_name() -> None:
