@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import scapy.layers.inet6
 import scapy.layers.l2  # noqa: F401  # registers what a capture's frames begin with
 from scapy.config import conf
-from scapy.layers.inet import UDP
+from scapy.layers.inet import TCP, UDP
 from scapy.layers.l2 import ARP
 from scapy.utils import PcapReader
 
@@ -25,6 +25,12 @@ def udp_payloads(path: Path, ports: Collection[int]) -> list[bytes]:
         for packet in _packets(path)
         if UDP in packet and not {packet[UDP].sport, packet[UDP].dport}.isdisjoint(ports)
     ]
+
+
+def tcp_payloads(path: Path) -> list[bytes]:
+    """Return the payloads of all segments that have one, as far as they were captured."""
+    segments = [bytes(packet[TCP].payload.original) for packet in _packets(path) if TCP in packet]
+    return [segment for segment in segments if segment]
 
 
 def arp_packets(path: Path) -> list[bytes]:

@@ -70,7 +70,13 @@ def skip_name(wire: bytes, pos: int) -> int:
 
 
 def read_name(wire: bytes, pos: int) -> tuple[str, int]:
-    """Return a name and the position behind it; ``wire`` ends where the name must have ended."""
+    """Return a name as text, and the position behind it."""
+    labels, behind = read_labels(wire, pos)
+    return ".".join(escape(label) for label in labels), behind
+
+
+def read_labels(wire: bytes, pos: int) -> tuple[list[bytes], int]:
+    """Return the labels of a name and the position behind it; ``wire`` ends where the name must have ended."""
     labels: list[bytes] = []
     behind = None
     earliest = pos
@@ -92,7 +98,7 @@ def read_name(wire: bytes, pos: int) -> tuple[str, int]:
             earliest = pos
             jumps += 1
         elif size == 0:
-            return ".".join(escape(label) for label in labels), pos + 1 if behind is None else behind
+            return labels, pos + 1 if behind is None else behind
         else:
             label = wire[pos + 1 : pos + 1 + size]
             if size > 63 or sum(len(known) + 1 for known in labels) + size + 2 > 255:

@@ -131,7 +131,8 @@ _WEIRDS = np.array(
     dtype=np.int64,
 )
 
-_POINTER = 0xC0
+#: The first two bits of a length byte: a pointer, not a label (RFC 1035 section 4.1.4).
+POINTER = 0xC0
 _POINTER_TO_QNAME = 0xC00C  # the first question begins right behind the header
 _DOT, _BACKSLASH = 0x2E, 0x5C
 _IPV4_MAPPED = 0xFFFF << 32  # RFC 4291 section 2.5.5.2
@@ -245,7 +246,7 @@ def _decode_questions(data: Bytes, start: int, end: int, row: Any, names: NDArra
         if i == 0:
             pos, length = _decode_name(data, start, pos, end, names, 0)
         else:
-            pos = _skip_name(data, pos, end)
+            pos = skip_name(data, pos, end)
         if pos < 0:
             return pos
         if i == 0:
@@ -272,7 +273,7 @@ def _decode_resources(
     n_all = n_authority + row["arcount"]
     for i in range(min(n_all, MAX_RESOURCES)):
         owner = pos
-        pos = _skip_name(data, owner, end)
+        pos = skip_name(data, owner, end)
         if pos < 0:
             return -pos
         if not has(pos, end, 10):
@@ -442,7 +443,7 @@ def _is_same_text(names: NDArray[np.uint8], a: int, a_len: int, b: int, b_len: i
 
 
 @inner
-def _skip_name(data: Bytes, pos: int, end: int) -> int:
+def skip_name(data: Bytes, pos: int, end: int) -> int:
     """Step over a name, whatever its pointer points at; return the position behind it, or -DnsStatus."""
     for _ in range(MAX_NAME_BYTES):
         size = read_u8(data, pos, end)
@@ -450,7 +451,7 @@ def _skip_name(data: Bytes, pos: int, end: int) -> int:
             return -_TRUNCATED
         if size == 0:
             return pos + 1
-        if size >= _POINTER:
+        if size >= POINTER:
             return pos + 2 if has(pos, end, 2) else -_TRUNCATED
         if size > MAX_LABEL_BYTES:
             return -_MALFORMED
@@ -459,13 +460,28 @@ def _skip_name(data: Bytes, pos: int, end: int) -> int:
 
 
 @inner
+def follow_pointer(data: Bytes, start: int, pos: int, end: int, earliest: int) -> int:
+    """Return where the pointer at ``pos`` points to (RFC 1035 section 4.1.4), or -DnsStatus.
+
+    It must be a place before ``earliest``: the name's begin, then where its last pointer led. So there are no
+    loops.
+    """
+    offset = read_u16(data, pos, end)
+    if offset < 0:
+        return -_TRUNCATED
+    target = start + (offset & 0x3FFF)
+    if target >= earliest:
+        return -_POINTER_LOOP
+    return target if target >= start + HEADER_BYTES else -_MALFORMED
+
+
+@inner
 def _decode_name(
     data: Bytes, start: int, pos: int, end: int, names: NDArray[np.uint8], at: int
 ) -> tuple[int, int]:
     """Write a name to ``names[at:]``; return the position behind it and its length, or (-DnsStatus, 0).
 
-    The caller has made sure that MAX_NAME_TEXT_BYTES are free. A pointer (RFC 1035 section 4.1.4) must point
-    to a place before the name, and each further one to a place before that: so there are no loops.
+    The caller has made sure that MAX_NAME_TEXT_BYTES are free.
     """
     behind = -1
     earliest = pos
@@ -477,17 +493,12 @@ def _decode_name(
             return (pos + 1 if behind < 0 else behind), length
         if size < 0:
             return -_TRUNCATED, 0
-        if size >= _POINTER:
-            offset = read_u16(data, pos, end)
-            if offset < 0:
-                return -_TRUNCATED, 0
+        if size >= POINTER:
             if behind < 0:
                 behind = pos + 2
-            pos = start + (offset & 0x3FFF)
-            if pos >= earliest:
-                return -_POINTER_LOOP, 0
-            if pos < start + HEADER_BYTES:
-                return -_MALFORMED, 0
+            pos = follow_pointer(data, start, pos, end, earliest)
+            if pos < 0:
+                return pos, 0
             earliest = pos
             continue
         wire_len += size + 1

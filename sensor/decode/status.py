@@ -61,6 +61,7 @@ class Weird(IntEnum):
     PACKET_DUPLICATE = 20  # a packet that the mirror showed twice: passed over
     FLOW_ONE_SIDED = 21  # a mail connection of which only one direction was captured
     CAPTURE_PAUSE = 22  # packet time leapt forward by more than PAUSE_NS (events/flows.py)
+    LAN_MALFORMED = 23  # mDNS, SSDP, NetBIOS, LLDP, CDP, ND or DHCPv6 whose fields contradict each other
 
 
 N_WEIRDS = len(Weird)
