@@ -12,6 +12,8 @@ from ipaddress import IPv6Address, ip_network
 from itertools import pairwise
 from typing import Any
 
+from publicsuffixlist import PublicSuffixList
+
 from sensor.decode.status import FrameStatus
 from sensor.decode.watch import WATCH_NS
 from sensor.devices.features import Feature
@@ -22,7 +24,7 @@ MINUTE, HOUR, DAY = 60 * S, 3600 * S, 86400 * S
 SLOT, RECENT_SLOT = 2 * HOUR, 300 * S
 HOME = [ip_network(net) for net in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10")]
 NAN = math.nan
-CATEGORIES = {"ac", "co", "com", "edu", "gov", "net", "org"}  # those that the tests use
+SUFFIXES = PublicSuffixList()
 REFUSING_VERBS = (Verb.MAIL, Verb.DATA, Verb.BDAT)
 
 
@@ -382,10 +384,8 @@ class ReferenceDevice:
 
 
 def organisation(name: str) -> str:
-    """The registrable domain, approximated as operators.py says."""
-    labels = name.split(".")
-    is_category = len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in CATEGORIES
-    return ".".join(labels[-3:] if is_category else labels[-2:])
+    """The registrable domain; a public suffix itself stays whole."""
+    return SUFFIXES.privatesuffix(name) or name
 
 
 def form_of(name: bytes) -> str:

@@ -547,6 +547,8 @@ def n_operators(names: list[bytes | None], addresses_: list[str]) -> int:
         ([b"mx.firm.co.uk", b"mx.other.co.uk"], 2),
         ([b"mx.firm.com.br", b"mx.other.com.br"], 2),
         ([b"mx1.provider.de", b"mx2.provider.de"], 1),
+        ([b"mx.one.dyndns.org", b"mx.two.dyndns.org"], 2),
+        ([b"mx.xn--85x722f.xn--55qx5d.cn", b"mx.other.xn--55qx5d.cn"], 2),
         ([b"localhost", b"elsewhere"], 2),
         ([b"localhost", b"localhost"], 1),
         ([b"mx.example.com", None], 2),

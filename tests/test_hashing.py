@@ -65,6 +65,13 @@ def test_compiled_and_plain_hashes_are_the_same(rows):
         assert uncompiled(_TEXT)(array, 0, len(text)) == by_text[i]
 
 
+@given(st.lists(st.binary(max_size=40), max_size=30))
+def test_texts_hashed_together_are_hashed_as_by_a_kernel(texts):
+    together = hashing.hash_texts(texts)
+    assert together.dtype == np.int64
+    assert together.tolist() == (hashed([(0, 0)] * len(texts), texts)[1].tolist() if texts else [])
+
+
 @given(st.integers(0, (1 << 31) - 1))
 def test_mixing_stays_within_31_bits_and_without_overflow(value):
     """With unbounded integers, as with int64: nothing in between exceeds 62 bits."""

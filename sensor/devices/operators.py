@@ -1,20 +1,20 @@
 """The mail operator behind a destination: who runs it, as far as its name or address tells.
 
 The name is the one under which the device had resolved the address: of an MX look-up, the exchange's. Its
-operator is the registrable domain, approximated: two labels, three below a country's category ("co.uk").
-Without a name it is the /24 of an IPv4 address, the /48 of an IPv6 address.
+operator is the registrable domain, by the Public Suffix List (sensor/devices/suffixes.py): one label more than a
+suffix below which anybody can register. Without a name it is the /24 of an IPv4 address, the /48 of an IPv6 address.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from sensor.devices.suffixes import EXACT, EXCEPTION, MAX_RULE_LABELS, RULE_BITS, WILDCARD
 from sensor.hashing import hash_halves, hash_text
 from sensor.jit import i64, inner
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 _DOT = 46
@@ -22,49 +22,62 @@ _DOT = 46
 _BY_NETWORK = 1 << 32
 
 
-def _pack(word: str) -> int:
-    return int.from_bytes(word.encode(), "big")
-
-
-#: Labels that country registries use for categories, below which names are registered.
-_CATEGORY_WORDS = "ac co com edu gob gov gv mil ne net nom or org go gen ltd plc sch".split()  # noqa: SIM905
-_CATEGORIES = np.array([_pack(word) for word in _CATEGORY_WORDS], dtype=np.int64)
-
-
 @inner
-def is_category(text: NDArray[np.uint8], start: int, end: int) -> bool:
-    """Tell whether the label ``text[start:end]`` is a registry's category."""
-    if end - start > 3:
-        return False
-    packed = i64(0)
-    for i in range(start, end):
-        packed = (packed << 8) | i64(text[i])
-    for k in range(_CATEGORIES.size):  # noqa: SIM110 - numba knows no generators
-        if _CATEGORIES[k] == packed:
-            return True
-    return False
-
-
-@inner
-def operator_of_name(text: NDArray[np.uint8], start: int, end: int) -> int:
-    """Return the operator of a host name, ``text[start:end]`` in lower case."""
-    last = i64(-1)
-    second = i64(-1)
-    third = i64(-1)
-    for i in range(end - 1, start - 1, -1):
-        if text[i] != _DOT:
-            continue
-        if last < 0:
-            last = i64(i)
-        elif second < 0:
-            second = i64(i)
+def find_rule(rules: NDArray[np.int64], text: NDArray[np.uint8], start: int, end: int) -> int:
+    """Return what the rules say of the name ``text[start:end]``: bits of EXACT, WILDCARD, EXCEPTION; 0 nothing."""
+    key = hash_text(text, start, end) << RULE_BITS
+    low = i64(0)
+    high = i64(rules.size)
+    while low < high:
+        middle = (low + high) >> 1
+        if rules[middle] < key:
+            low = middle + 1
         else:
-            third = i64(i)
+            high = middle
+    if low < rules.size and rules[low] >> RULE_BITS == key >> RULE_BITS:
+        return i64(rules[low] - key)
+    return 0
+
+
+@inner
+def start_of_label(text: NDArray[np.uint8], start: int, end: int) -> int:
+    """Return where the last label of ``text[start:end]`` begins."""
+    for i in range(end - 1, start - 1, -1):
+        if text[i] == _DOT:
+            return i64(i + 1)
+    return i64(start)
+
+
+@inner
+def start_of_domain(text: NDArray[np.uint8], start: int, end: int, rules: NDArray[np.int64]) -> int:
+    """Return where the registrable domain of the host name ``text[start:end]`` begins.
+
+    The longest rule wins, an exception over its wildcard; without a rule the last label is a suffix. What is above
+    a wildcard is a suffix, too, as the list's tests have it. A suffix itself is returned whole.
+    """
+    suffix = start_of_label(text, start, end)
+    at = suffix  # the label that is looked at
+    before = i64(end)  # the one to its right
+    is_below_wildcard = False
+    for _ in range(MAX_RULE_LABELS):
+        said = find_rule(rules, text, at, end)
+        if is_below_wildcard or said & (EXACT | WILDCARD) != 0:
+            suffix = at
+        is_below_wildcard = said & WILDCARD != 0
+        if said & EXCEPTION != 0:
+            suffix = before
+            is_below_wildcard = False
+        if at <= start:
             break
-    first = second + 1 if second >= 0 else i64(start)
-    if second >= 0 and end - last - 1 == 2 and is_category(text, second + 1, last):
-        first = third + 1 if third >= 0 else i64(start)
-    return hash_text(text, first, end)
+        before = at
+        at = start_of_label(text, start, at - 1)
+    return start_of_label(text, start, suffix - 1) if suffix > start else i64(start)
+
+
+@inner
+def operator_of_name(text: NDArray[np.uint8], start: int, end: int, rules: NDArray[np.int64]) -> int:
+    """Return the operator of a host name, ``text[start:end]`` in lower case; ``rules`` as of suffixes.py."""
+    return hash_text(text, start_of_domain(text, start, end, rules), end)
 
 
 @inner

@@ -58,7 +58,7 @@ def remember_answer(
     answer["hi"] = hi
     answer["lo"] = lo
     answer["expires_ns"] = ts_ns + i64(ttl_s) * SECOND_NS + GRACE_NS
-    answer["operator"] = operator_of_name(text, start, end)
+    answer["operator"] = operator_of_name(text, start, end, t.suffix_rules)
     answer["name_len"] = copy_bytes(text, start, end, t.answer_names[place], 0, MAX_NAME_BYTES)
 
 

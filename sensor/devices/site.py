@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sensor.config import HostName, Mac, Network
+from sensor.devices.suffixes import public_suffix_rules
 from sensor.devices.table import EXCEPTION_DTYPE, MAX_DOMAIN_BYTES, NEVER_NS, Site
 
 if TYPE_CHECKING:
@@ -72,4 +73,5 @@ def describe_site(config: Config) -> Site:
         exceptions=exceptions,
         exception_nets=nets,
         exception_names=names,
+        suffix_rules=public_suffix_rules(),
     )

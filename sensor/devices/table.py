@@ -300,6 +300,7 @@ class DeviceTables(NamedTuple):
     exception_names: NDArray[
         np.uint8
     ]  # u8[2 * k, MAX_DOMAIN_BYTES]: host name of the device, domain of the destination
+    suffix_rules: NDArray[np.int64]  # i8[k], sorted: the Public Suffix List, see suffixes.py
     dirty: NDArray[np.int64]  # i8[n]: rows with news since the last tick
     window: NDArray[np.int64]  # i8[n]: rows with mail in the current window
     day: NDArray[np.int64]  # i8[N_COUNTS]: scratch for the sums over a day
@@ -314,7 +315,7 @@ NEVER_NS = np.iinfo(np.int64).max
 
 
 class Site(NamedTuple):
-    """What the configuration says of the site, as arrays; see DeviceTables."""
+    """What the configuration says of the site, and a list of the world, as arrays; see DeviceTables."""
 
     home_nets: NDArray[np.int64]
     known_servers: NDArray[np.int64]
@@ -323,6 +324,7 @@ class Site(NamedTuple):
     exceptions: NDArray[Any]
     exception_nets: NDArray[np.int64]
     exception_names: NDArray[np.uint8]
+    suffix_rules: NDArray[np.int64]
 
 
 def new_device_tables(n_devices: int, n_answers: int, site: Site) -> DeviceTables:
