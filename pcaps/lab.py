@@ -40,6 +40,7 @@ from services import (
     MailServer,
     await_lease,
     make_certificate,
+    start_avahi,
     start_dhcp_client,
     start_gateway_dnsmasq,
     start_postfix,
@@ -49,6 +50,7 @@ from services import (
 
 #: Command: the Debian package that brings it.
 TOOLS = {
+    "avahi-daemon": "avahi-daemon",
     "busybox": "busybox",
     "dnsmasq": "dnsmasq-base",
     "ethtool": "ethtool",
@@ -77,8 +79,8 @@ LABEL_COLUMNS = (
     "what",
     "first_ts",
 )
-#: What --logs leaves out: queues, pipes, message texts, the key.
-NOT_LOGS = ("spool", "*.pipe", "stdin-*", "tls.key")
+#: What --logs leaves out: queues, pipes, sockets, message texts, the key.
+NOT_LOGS = ("spool", "avahi-run", "*.pipe", "stdin-*", "tls.key")
 MAX_CAPTURE_BYTES = 1_500_000
 
 
@@ -172,7 +174,7 @@ def record(scenario: Scenario) -> tuple[Path, float]:
     capture = HOME / "capture.pcap"
     tcpdump = start_capture(gateway, capture)
     say(scenario, f"starting {len(scenario.devices)} devices")
-    machines |= build_devices(scenario, gateway)
+    machines |= {"gateway": gateway} | build_devices(scenario, gateway)
     say(scenario, f"capturing for {scenario.seconds:.0f} s")
     start = play(scenario, machines)
     tcpdump.send_signal(signal.SIGINT)
@@ -251,6 +253,9 @@ def build_devices(scenario: Scenario, gateway: Machine) -> dict[str, Machine]:
     for device in scenario.devices:
         await_lease(machines[device.name], device.address)
     start_mail_servers({machines[device.name]: device.server for device in scenario.devices if device.server})
+    for device in scenario.devices:
+        if device.announces:
+            start_avahi(machines[device.name], device.announces)
     return machines
 
 
@@ -286,7 +291,7 @@ def label_rows(scenario: Scenario, capture: Path, start: float) -> list[tuple[st
     gateway = (f"{scenario.name}.pcap", GATEWAY_MAC, GATEWAY, "gateway", "benign", "-", "-", "-", "-")
     rows: list[tuple[str, ...]] = [gateway]
     for device in scenario.devices:
-        identity = (f"{scenario.name}.pcap", device.mac, device.address, device.name)
+        identity = (f"{scenario.name}.pcap", device.mac, device.last_address, device.name)
         guilt = scenario.guilt
         if guilt and guilt.device is device:
             first = first_sign(capture, guilt, start)

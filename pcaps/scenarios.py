@@ -22,7 +22,16 @@ from internet import (
     STOLEN_PASSWORD,
     Operator,
 )
-from services import Listener, MailServer, submission
+from machines import HOME
+from services import (
+    DHCP_CLIENT_PID,
+    LEASES,
+    Announcement,
+    Listener,
+    MailServer,
+    lease_file,
+    submission,
+)
 
 HERE = Path(__file__).resolve().parent
 LAN, GATEWAY, GATEWAY_MAC = "192.168.50.", "192.168.50.1", "4c:5e:0c:7a:01:01"
@@ -38,6 +47,12 @@ class Device:
     mac: str
     address: str
     server: MailServer | None = None
+    announces: Announcement | None = None
+    moves_to: str = ""  # the address that it gets when leases move
+
+    @property
+    def last_address(self) -> str:
+        return self.moves_to or self.address
 
 
 @dataclass(frozen=True)
@@ -101,6 +116,10 @@ TV = Device("living-room-tv", "8c:79:f5:0e:44:17", f"{LAN}23")
 PC = Device("office-pc", "f8:b1:56:c2:55:18", f"{LAN}24")
 NAS = Device("nas", "00:11:32:6f:66:19", f"{LAN}25")
 RELAY_NAS = Device("nas", NAS.mac, NAS.address, OPEN_RELAY)
+#: The camera's address becomes the PC's.
+MOVING_PC = replace(PC, moves_to=CAMERA.address)
+MOVING_CAMERA = replace(CAMERA, moves_to=f"{LAN}31")
+TALKING_PRINTER = replace(PRINTER, announces=Announcement("_ipp._tcp", 631, "HP LaserJet 400 color M451dw"))
 DVR = Device("garage-dvr", "3c:ef:8c:97:77:1a", f"{LAN}26")
 
 
@@ -196,21 +215,22 @@ def bot(at: float, device: Device, *, seconds: float, rate: float, timeout: floa
 def everyday(seconds: float, devices: tuple[Device, ...]) -> tuple[Step, ...]:
     """What these devices do in any case, about the same in every scenario."""
     steps = []
-    if TV in devices:
+    names = {device.name for device in devices}
+    if TV.name in names:
         steps += [browse(at, TV, "updates.tv.example") for at in range(5, int(seconds), 35)]
-    if CAMERA in devices:
+    if CAMERA.name in names:
         steps.append(browse(3, CAMERA, "time.camera.example"))
         steps += [notify(at, CAMERA) for at in (12, 14.5, 70)]
-    if PC in devices:
+    if PC.name in names:
         sites = cycle(("www.alpha.example", "www.kilo.example"))
         steps += [browse(at, PC, next(sites)) for at in range(8, int(seconds), 23)]
         steps += [write_mail(at, f"carla@{DOMAINS[2]}", through_office=False) for at in (22, 85)]
-    if MAIL in devices:
+    if MAIL.name in names:
         senders = cycle(OPERATORS)
         steps += [receive(at, next(senders)) for at in range(6, int(seconds), 9)]
         steps += [receive(at, next(senders), "nobody") for at in (29, 76)]
         steps += [write_mail(27, "info@golf.example"), write_mail(52, "sales@alpha.example")]
-        if PRINTER in devices:
+        if PRINTER.name in names:
             steps += [scan_to_mail(at) for at in (17, 58)]
     return tuple(step for step in steps if step.at < seconds - 5)
 
@@ -280,7 +300,22 @@ def abuse_relay(at: float, device: Device, count: int, every_s: float) -> tuple[
     return tuple(steps)
 
 
+def move_leases(at: float, devices: tuple[Device, ...]) -> tuple[Step, ...]:
+    """The gateway gives addresses to other devices; those that lose theirs let it go and ask anew, one by one."""
+    leases = lease_file([(device.mac, device.last_address) for device in devices])
+    home = HOME / "gateway"
+    reread = f"cat > {home / LEASES}; kill -HUP $(cat {home / 'dnsmasq.pid'})"
+    steps = [Step(at, "gateway", ("sh", "-c", reread), leases)]
+    moving = [device for device in devices if device.moves_to]
+    for number, device in enumerate(moving):
+        pid = HOME / device.name / DHCP_CLIENT_PID
+        steps.append(Step(at + 1 + number / 2, device.name, ("sh", "-c", f"kill -USR2 $(cat {pid})")))
+        steps.append(Step(at + 4 + 3 * number, device.name, ("sh", "-c", f"kill -USR1 $(cat {pid})")))
+    return tuple(steps)
+
+
 OFFICE = (MAIL, CAMERA, PRINTER, TV, PC)
+MOVING = (MAIL, MOVING_PC, MOVING_CAMERA, TALKING_PRINTER, TV)
 
 SCENARIOS = (
     Scenario(
@@ -360,6 +395,25 @@ SCENARIOS = (
             "takes mail from outside without a login and passes it on to all operators",
             since=20,
             first_sign="tcp dst port 25",
+        ),
+    ),
+    Scenario(
+        "moved-lease",
+        seconds=110,
+        devices=MOVING,
+        steps=(
+            *everyday(110, MOVING),
+            bot(10.5, MOVING_CAMERA, seconds=30, rate=1.7),
+            *move_leases(45, MOVING),
+            bot(70.5, MOVING_CAMERA, seconds=30, rate=1.7),
+        ),
+        guilt=Guilt(
+            MOVING_CAMERA,
+            "F5",
+            "direct-to-mx-spam",
+            "looks up MX records and delivers to all of them; halfway the PC gets its address, and it another",
+            since=10.5,
+            first_sign="udp dst port 53",
         ),
     ),
 )

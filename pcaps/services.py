@@ -84,6 +84,15 @@ class Listener:
 
 
 @dataclass(frozen=True)
+class Announcement:
+    """What a device offers over multicast DNS (RFC 6763)."""
+
+    service: str
+    port: int
+    model: str
+
+
+@dataclass(frozen=True)
 class MailServer:
     """What one Postfix instance is."""
 
@@ -200,12 +209,21 @@ def start_unbound(machine: Machine, records: Sequence[str], address: str) -> Non
 def start_gateway_dnsmasq(
     machine: Machine, network: str, upstream: str, leases: Sequence[tuple[str, str]]
 ) -> None:
-    """DHCP and caching DNS of a home gateway. ``leases``: (MAC, address) of every device of the network."""
+    """DHCP and caching DNS of a home gateway. ``leases``: (MAC, address) of every device of the network.
+
+    They are in a file, which dnsmasq reads again on SIGHUP: see ``lease_file``.
+    """
     options = ("--keep-in-foreground", "--conf-file=/dev/null", "--no-hosts", "--no-resolv", "--user=root")
-    where = ("--interface=br0", "--except-interface=lo", "--bind-interfaces", "--pid-file=", "--domain=lan")
+    where = ("--interface=br0", "--except-interface=lo", "--bind-interfaces", "--domain=lan")
     pool = (f"--dhcp-range={network}100,{network}199,10m", f"--dhcp-leasefile={machine.home}/leases")
-    fixed = [f"--dhcp-host={mac},{address}" for mac, address in leases]
+    (machine.home / LEASES).write_text(lease_file(leases))
+    fixed = (f"--dhcp-hostsfile={machine.home / LEASES}", f"--pid-file={machine.home}/dnsmasq.pid")
     machine.start("dnsmasq", *options, *where, *pool, *fixed, "--dhcp-authoritative", f"--server={upstream}")
+
+
+def lease_file(leases: Sequence[tuple[str, str]]) -> str:
+    """What dnsmasq reads of the addresses that belong to devices."""
+    return "".join(f"{mac},{address}\n" for mac, address in leases)
 
 
 def start_web_server(machine: Machine, address: str) -> None:
@@ -214,9 +232,16 @@ def start_web_server(machine: Machine, address: str) -> None:
     machine.start("busybox", "httpd", "-f", "-p", f"{address}:80", "-h", str(machine.home))
 
 
+#: File names below a machine's home.
+LEASES, DHCP_CLIENT_PID = "fixed-leases", "udhcpc.pid"
+
 UDHCPC_SCRIPT = """\
 #!/bin/sh
-case "$1" in bound|renew)
+case "$1" in
+deconfig)
+    ip -4 address flush dev "$interface"
+    ;;
+bound|renew)
     ip address replace "$ip/$mask" dev "$interface"
     ip route replace default via "$router"
     printf 'search %s\\nnameserver %s\\n' "$domain" "$dns" > /etc/resolv.conf
@@ -228,7 +253,45 @@ def start_dhcp_client(machine: Machine) -> None:
     script = machine.home / "udhcpc.sh"
     script.write_text(UDHCPC_SCRIPT)
     script.chmod(0o755)
-    machine.start("udhcpc", "-f", "-i", "eth0", "-x", f"hostname:{machine.name}", "-s", str(script))
+    pid = machine.home / DHCP_CLIENT_PID
+    identity = ("-x", f"hostname:{machine.name}", "-p", str(pid))
+    machine.start("udhcpc", "-f", "-i", "eth0", *identity, "-s", str(script))
+
+
+AVAHI_CONF = """\
+[server]
+use-ipv4=yes
+use-ipv6=yes
+enable-dbus=no
+ratelimit-interval-usec=1000000
+ratelimit-burst=1000
+[publish]
+publish-addresses=yes
+publish-hinfo=no
+publish-workstation=no
+"""
+AVAHI_SERVICE = """\
+<?xml version="1.0" standalone='no'?>
+<!DOCTYPE service-group SYSTEM "avahi-service.dtd">
+<service-group><name>{model}</name>
+<service><type>{service}</type><port>{port}</port><txt-record>ty={model}</txt-record></service>
+</service-group>
+"""
+
+
+def start_avahi(machine: Machine, announcement: Announcement) -> None:
+    """Announce a service over multicast DNS."""
+    services = machine.home / "avahi-services"
+    services.mkdir()
+    (services / "device.service").write_text(AVAHI_SERVICE.format(**vars(announcement)))
+    machine.bind(services, "/etc/avahi/services")
+    conf = machine.home / "avahi-daemon.conf"
+    conf.write_text(AVAHI_CONF)
+    own_run = machine.home / "avahi-run"
+    own_run.mkdir()
+    machine.run("mkdir", "-p", "/run/avahi-daemon")
+    machine.bind(own_run, "/run/avahi-daemon")
+    machine.start("avahi-daemon", "-f", str(conf), "--no-drop-root", "--no-chroot", "--no-rlimits")
 
 
 def await_lease(machine: Machine, address: str) -> None:

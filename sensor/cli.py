@@ -272,7 +272,7 @@ def _run_options(command: Callable[..., int]) -> Callable[..., int]:
         click.option(
             "--events",
             metavar="FILE",
-            help="Write the SMTP, DNS, ARP, DHCP and connection events as JSON Lines.  [default: none]",
+            help="Write what decoding saw as JSON Lines: SMTP, DNS, connections, who is who.  [default: none]",
         ),
         click.option("--stats", metavar="FILE", help="Write the totals of the run as JSON.  [default: none]"),
         _model_option,

@@ -31,7 +31,12 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: A configuration larger than this is no configuration (a device, or the wrong file).
 MAX_CONFIG_BYTES: Final = 1 << 20
 _MAX_QUOTED_VALUE: Final = 60
-_TAKEN_PORTS: Final = frozenset({53, 67, 68, 1701, 2152, 3544, 4754, 4789, 4790, 5247, 6081, 8472, 37008})
+#: Of DNS, of protocols of the LAN, and of tunnels: see decode/packets.py.
+_TAKEN_PORTS: Final = frozenset(
+    {53}
+    | {67, 68, 137, 138, 546, 547, 1900, 5353}
+    | {1701, 2152, 3544, 4754, 4789, 4790, 5247, 6081, 8472, 37008}
+)
 
 _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MAC = re.compile(
@@ -791,7 +796,10 @@ def _contradictions(config: Config) -> Iterator[tuple[str, str]]:
             below = 1 << (rows.bit_length() - 1)
             yield setting.key, f"expected {setting.allowed}, such as {below} or {2 * below}"
     if taken := sorted(_TAKEN_PORTS.intersection(config.mail_ports)):
-        yield "mail_ports", f"expected mail ports: {taken[0]} belongs to DNS, DHCP or a tunnel"
+        yield (
+            "mail_ports",
+            f"expected mail ports: {taken[0]} belongs to DNS, a protocol of the LAN or a tunnel",
+        )
     if len(set(config.mail_ports)) < len(config.mail_ports):
         yield "mail_ports", "expected each port once"
     attempt_s, idle_s = config.timeouts.attempt_s, config.timeouts.idle_s

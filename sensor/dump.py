@@ -8,7 +8,9 @@ import numpy as np
 
 from sensor.capture.frames import LinkType
 from sensor.capture.linktypes import link_type_text
+from sensor.decode.ip import IpProtocol
 from sensor.decode.layers import N_LAYERS, Layer, session_text
+from sensor.decode.link import EtherType
 from sensor.decode.packets import PACKET_DTYPE, decode_batch, port_classes
 from sensor.decode.status import N_FRAME_STATUSES, N_WEIRDS, FrameStatus, Weird
 from sensor.decode.watch import new_watch
@@ -22,7 +24,14 @@ if TYPE_CHECKING:
     from sensor.capture.frames import FrameBatch
 
 _HEX_COLUMNS: Final = 16
-_PROTOCOLS: Final = {6: "TCP", 17: "UDP", 0x0806: "ARP"}
+_PROTOCOLS: Final = {
+    IpProtocol.TCP: "TCP",
+    IpProtocol.UDP: "UDP",
+    IpProtocol.ICMPV6: "ICMPv6",
+    EtherType.ARP: "ARP",
+    EtherType.LLDP: "LLDP",
+    EtherType.CDP: "CDP",
+}
 _TCP_FLAGS: Final = "FSRPAUEC"  # FIN is bit 0 (RFC 9293 section 3.1)
 
 

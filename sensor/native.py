@@ -36,6 +36,8 @@ from numba.extending import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from numpy.typing import NDArray
 
 #: Bytes that ``first_in_block`` looks at: a vector register of today's processors.
@@ -63,6 +65,15 @@ def by_pointer(kind: _C) -> _C:
         return Tables(kind, tuple(numba.typeof(member) for member in value))
 
     return kind
+
+
+def arrays_of(tables: Iterable[Any]) -> Iterator[NDArray[Any]]:
+    """Yield the arrays of a decorated class, and of those among its fields, in their order."""
+    for member in tables:
+        if isinstance(member, tuple):
+            yield from arrays_of(member)
+        else:
+            yield member
 
 
 @register_model(Tables)

@@ -30,13 +30,14 @@ from sensor.devices.features import FEATURES, N_FEATURES, Feature, compute_featu
 from sensor.devices.roles import Role, infer_roles
 from sensor.devices.site import describe_site
 from sensor.devices.table import KEY_FREE, NEVER_NS, RECENT_SLOT_NS, Count, DeviceTables, new_device_tables
-from sensor.devices.view import addresses, host_name, key_text, total, vendor_of
+from sensor.devices.view import addresses, guess, key_kind, key_text, total, vendor_of
 from sensor.events.flows import end_run, has_open_flows, pass_time, track_packets
 from sensor.events.tables import EventTables, Total, new_event_tables
 from sensor.events.types import EVENT_DTYPE, ROWS, TEXT, EventColumns, new_event_columns
 from sensor.model.channel import Channel
 from sensor.model.evidence import EvidenceTable, alarm_threshold
 from sensor.model.score import MonotoneIndex
+from sensor.native import arrays_of
 from sensor.notation import eve_time, mac_text
 
 if TYPE_CHECKING:
@@ -275,11 +276,16 @@ class Pipeline:
         compute_features(t, rows, len(rows), int(t.clock[0]["now_ns"]), features)
         roles = np.empty(len(rows), dtype=np.int64)
         infer_roles(features, roles)
+        guesses = [guess(t, int(row)) for row in rows]
         columns: Columns = {
             "device": [key_text(t, int(row)) for row in rows],
+            "key_kind": [key_kind(t, int(row)) for row in rows],
             "mac": [mac_text(int(t.devices["mac"][row])) for row in rows],
             "vendor": [vendor_of(int(t.devices["mac"][row])) for row in rows],
-            "hostname": [host_name(t, int(row)) for row in rows],
+            "hostname": [who.name for who in guesses],
+            "type": [who.kind for who in guesses],
+            "type_evidence": ["; ".join(who.evidence) or None for who in guesses],
+            "model": [who.model for who in guesses],
             "ips": [" ".join(addresses(t, int(row))) for row in rows],
             "role": [_role_label(role) for role in roles],
             "first_seen": [eve_time(int(t.devices["first_ns"][row])) for row in rows],
@@ -372,9 +378,9 @@ def _device_tables(config: Config) -> DeviceTables:
 def kept_ports(config: Config) -> KeptPorts:
     """Return the ports of mail, DNS, identity and tunnels: what capture keeps where there is no room for all."""
     classes = port_classes(config.mail_ports)
-    mail, dns = (np.flatnonzero(classes == kind).tolist() for kind in (PortClass.MAIL, PortClass.DNS))
-    every = np.flatnonzero(classes != PortClass.OTHER).tolist()
-    return KeptPorts(tcp=frozenset(mail + dns), udp=frozenset(every) - frozenset(mail))
+    tcp = np.isin(classes, (PortClass.MAIL, PortClass.DNS))
+    udp = np.isin(classes, (PortClass.DNS, PortClass.LAN, PortClass.TUNNEL))
+    return KeptPorts(*(frozenset(np.flatnonzero(kept).tolist()) for kept in (tcp, udp)))
 
 
 def warm_up(config: Config) -> None:
@@ -406,4 +412,4 @@ def memory_plan(config: Config) -> dict[str, int]:
 
 
 def _nbytes(tables: EventTables | DeviceTables | EventColumns) -> int:
-    return sum(array.nbytes for array in tables)
+    return sum(array.nbytes for array in arrays_of(tables))

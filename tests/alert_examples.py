@@ -23,6 +23,8 @@ CAMERA_ALERT = Alert(
         vlan=20,
         role="appliance",
         type="camera",
+        type_evidence=("made by Hangzhou Hikvision Digital Technology",),
+        model="DS-2CD2042WD-I",
     ),
     severity="critical",
     confidence=0.97,

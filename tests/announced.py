@@ -14,6 +14,8 @@ from sensor.decode.status import N_WEIRDS, Weird
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from sensor.decode.facts import Facts
+
 Said = list[tuple[FactKind, str]]
 
 BROKEN = {LanStatus.TRUNCATED, LanStatus.MALFORMED}
@@ -34,7 +36,12 @@ def run(
     data = np.frombuffer(before + message + after, dtype=np.uint8).copy()
     status = LanStatus(decode(data, len(before), len(before) + len(message), facts, weirds))
     assert weirds[Weird.LAN_MALFORMED] == weirds.sum() == (status in BROKEN)
-    return status, [
+    return status, told(facts)
+
+
+def told(facts: Facts) -> Said:
+    """The facts as text."""
+    return [
         (FactKind(int(row["kind"])), facts.text[row["start"] :][: row["length"]].tobytes().decode("ascii"))
         for row in facts.rows[: facts.used[N_ROWS]]
     ]

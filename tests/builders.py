@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 IPV4, ARP, VLAN, IPV6, QINQ, QINQ_OLD = 0x0800, 0x0806, 0x8100, 0x86DD, 0x88A8, 0x9100
-ICMP, TCP, UDP = 1, 6, 17
+ICMP, TCP, UDP, ICMPV6 = 1, 6, 17, 58
 HOPOPT, IPV6_ROUTE, IPV6_FRAG, AH, IPV6_OPTS, MOBILITY = 0, 43, 44, 51, 60, 135
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
 
@@ -127,9 +127,10 @@ def ipv6(
     dst: str = DST6,
     version: int = 6,
     payload_len: int | None = None,
+    hop_limit: int = 64,
 ) -> bytes:
     length = (len(payload) if payload_len is None else payload_len) & 0xFFFF
-    header = struct.pack(">IHBB", version << 28, length, proto, 64)
+    header = struct.pack(">IHBB", version << 28, length, proto, hop_limit)
     return header + ip_address(src).packed + ip_address(dst).packed + payload
 
 

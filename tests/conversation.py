@@ -30,6 +30,7 @@ from sensor.events.types import (
     Verb,
     new_event_columns,
 )
+from sensor.native import arrays_of
 from tests import builders as b
 from tests import reference_smtp as reference
 
@@ -247,7 +248,7 @@ class Tracker:
             array = getattr(self.tables, rubbish)
             array.view(np.uint8)[...] = 0x4D
         self.tables.flows["state"] = FlowState.FREE
-        self._new = [array.copy() for array in self.tables]
+        self._new = [array.copy() for array in arrays_of(self.tables)]
         self.n_lines, self.n_held = n_lines, n_held
         self._port_class = port_classes(MAIL_PORTS)
         self._watch = new_watch()
@@ -258,7 +259,7 @@ class Tracker:
 
     def run(self, frames: Sequence[Frame], *, batch_sizes: Sequence[int] = ()) -> Tracked:
         """Track frames in batches of these sizes, and the rest in one; drain whenever the kernel asks for it."""
-        for array, new in zip(self.tables, self._new, strict=True):
+        for array, new in zip(arrays_of(self.tables), self._new, strict=True):
             np.copyto(array, new)
         np.copyto(self._watch, new_watch())
         self._out.text[:] = 0

@@ -28,6 +28,8 @@ START_NS = 1_795_478_400 * SECOND_NS
 CAMERA_MAC, PRINTER_MAC, SERVER_MAC = 0x4419B60A0B0C, 0x3CD92B000001, 0x0025904A100A
 GATEWAY_MAC = 0x4C5E0C7A0101
 CAMERA, PRINTER, SERVER, RESOLVER = "192.168.1.23", "192.168.1.30", "192.168.1.10", "192.168.1.1"
+#: Events of one end.
+LAN_KINDS = (EventKind.ARP, EventKind.DHCP, EventKind.ND, EventKind.DHCPV6, EventKind.FACT)
 OUTSIDE = "203.0.113.5"
 OUTSIDE_RESOLVER = "203.0.113.53"
 
@@ -59,7 +61,7 @@ class EventLog:
         orig: str = CAMERA,
         resp: str = OUTSIDE,
         mac: int = CAMERA_MAC,
-        resp_mac: int = GATEWAY_MAC,
+        resp_mac: int | None = None,
         text: bytes = b"",
         aux: str | None = None,
         **columns: int,
@@ -75,7 +77,7 @@ class EventLog:
             "resp_hi": resp_hi,
             "resp_lo": resp_lo,
             "orig_mac": mac,
-            "resp_mac": resp_mac,
+            "resp_mac": resp_mac if resp_mac is not None else -1 if kind in LAN_KINDS else GATEWAY_MAC,
             "aux_hi": aux_hi,
             "aux_lo": aux_lo,
             "orig_port": 40000,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import scapy.layers.inet6
 import scapy.layers.l2  # noqa: F401  # registers what a capture's frames begin with
 from scapy.config import conf
 from scapy.layers.inet import TCP, UDP
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP
 from scapy.utils import PcapReader
 
@@ -36,6 +36,17 @@ def tcp_payloads(path: Path) -> list[bytes]:
 def arp_packets(path: Path) -> list[bytes]:
     """Return the ARP packets, from the hardware type on, with their padding."""
     return [bytes(packet[ARP].original) for packet in _packets(path) if ARP in packet]
+
+
+def discovery_packets(path: Path) -> list[bytes]:
+    """Return the messages of IPv6 neighbour discovery, from the ICMPv6 type on."""
+    found = []
+    for packet in _packets(path):
+        if IPv6 in packet and packet[IPv6].nh == 58 and packet[IPv6].payload.original:
+            message = bytes(packet[IPv6].payload.original)[: packet[IPv6].plen]
+            if message and 133 <= message[0] <= 136:
+                found.append(message)
+    return found
 
 
 def _packets(path: Path) -> Iterator[Packet]:

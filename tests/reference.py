@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from sensor.decode.layers import Layer
 from sensor.decode.status import FrameStatus
-from sensor.decode.watch import WATCH_NS, place_of
+from sensor.decode.watch import REQUEST_NS, WATCH_NS, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
 MAIL_PORTS = (25, 465, 587, 2525)
+LAN_PORTS = {67, 68, 137, 138, 546, 547, 1900, 5353}
+HTTP_PORTS = {80, 8080}
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,17 @@ class Watch:
     """Who mailed when: by its place, the lower half of an address and the time."""
 
     mailed: dict[int, tuple[int, int]] = field(default_factory=dict)
+    #: When a request was looked at, by the place of whoever sent it.
+    requests: dict[int, int] = field(default_factory=dict)
 
     def note(self, lo: int, ts_ns: int) -> None:
         self.mailed[place_of(lo)] = lo, ts_ns
+
+    def wants_request(self, lo: int, ts_ns: int) -> bool:
+        if abs(ts_ns - self.requests.get(place_of(lo), -REQUEST_NS)) < REQUEST_NS:
+            return False
+        self.requests[place_of(lo)] = ts_ns
+        return True
 
     def has(self, lo: int, ts_ns: int) -> bool:
         who, when = self.mailed.get(place_of(lo), (0, 0))
@@ -139,6 +149,7 @@ OTHER_LINKS = {
     239: Layer.NFLOG,
 }
 IPV4, ARP, IPV6 = 0x0800, 0x0806, 0x86DD
+CDP = 0x12000
 TAGS = (0x8100, 0x88A8, 0x9100)
 MAX_TAGS = 8
 MAX_LAYERS = 16
@@ -156,6 +167,7 @@ ETHERTYPES = {
     0x8926: Layer.VNTAG,
     0x893F: Layer.ETAG,
     0x894F: Layer.NSH,
+    0x88CC: Layer.LLDP,
 }
 ETHER_TUNNELS = {0x22EB, 0x22F3, 0x88BE, 0x88E5, 0x8909, 0x892F, 0x9200, 0x9300, *TAGS}
 PROTOCOLS = {
@@ -187,18 +199,22 @@ def decode(
     peeled: list[Layer] = []
     try:
         packet = decode_layers(decode_link(whole, link_type), mail_ports, peeled)
-        packet = watched(packet, mail_ports, Watch() if watch is None else watch, ts_ns)
+        packet = watched(packet, frame, mail_ports, Watch() if watch is None else watch, ts_ns)
     except Stopped as stop:
         return replace(stop.decoded, peeled=tuple(sorted(peeled)))
     return Decoded(packet.status, packet, peeled=tuple(sorted(peeled)))
 
 
-def watched(packet: Packet, mail_ports: Collection[int], watch: Watch, ts_ns: int) -> Packet:
-    """Note who mails; of what is nothing else, keep the packets of those who mailed that say something."""
+def watched(packet: Packet, frame: bytes, mail_ports: Collection[int], watch: Watch, ts_ns: int) -> Packet:
+    """Note who mails; of what is nothing else, keep a request now and then, and what those who mailed say."""
     if packet.status == FrameStatus.MAIL and packet.dst_port in mail_ports:
         watch.note(packet.src_lo, ts_ns)
     if packet.status != FrameStatus.OTHER:
         return packet
+    payload = frame[packet.payload_start : packet.payload_end]
+    is_request = payload[:4] in {b"GET ", b"POST", b"HEAD"} and packet.dst_port in HTTP_PORTS
+    if packet.proto == 6 and is_request and watch.wants_request(packet.src_lo, ts_ns):
+        return replace(packet, status=FrameStatus.LAN)
     is_peer = watch.has(packet.src_lo, ts_ns) or watch.has(packet.dst_lo, ts_ns)
     is_syn = packet.tcp_flags & 0x12 == 0x02
     if is_peer and (packet.payload_len > 0 or is_syn):
@@ -235,13 +251,14 @@ def decode_layers(inside: Inside, mail_ports: Collection[int], peeled: list[Laye
     raise Stopped(FrameStatus.TOO_DEEP)
 
 
-NETWORKS = (Layer.IPV4, Layer.IPV6, Layer.ARP)
+LAN_TYPES = {Layer.ARP: 0x0806, Layer.LLDP: 0x88CC, Layer.CDP: 0x12000}
+NETWORKS = (Layer.IPV4, Layer.IPV6, *LAN_TYPES)
 
 
 def decode_network(inside: Inside, mail_ports: Collection[int]) -> Packet | None:
     """Return the packet, or None if it carries another: ``inside`` is that one then."""
-    if inside.layer == Layer.ARP:
-        return decode_arp(inside.region)
+    if inside.layer in LAN_TYPES:
+        return decode_lan(inside.region, LAN_TYPES[inside.layer])
     network = inside.region
     inside.ends = None
     proto, segment, addresses = (decode_ipv4 if inside.layer == Layer.IPV4 else decode_ipv6)(network)
@@ -256,6 +273,10 @@ def decode_network(inside: Inside, mail_ports: Collection[int]) -> Packet | None
         return replace(
             packet, syn=(inside.layer, min(t for t in (32, 64, 128, 255) if ttl <= t), *packet.syn)
         )
+    is_on_link = inside.layer == Layer.IPV6 and network.captured[7] == 255
+    if proto == 58 and is_on_link and segment.captured[:1] in {b"\x85", b"\x86", b"\x87", b"\x88"}:
+        end = segment.offset + len(segment.captured)
+        return Packet(FrameStatus.LAN, 58, segment.offset, end, segment.wire_len, **addresses)
     if proto == 17:
         packet, payload = decode_udp(segment)
         if packet.status != FrameStatus.OTHER:
@@ -335,6 +356,8 @@ def decode_ether(ethertype: int, rest: Region, columns: dict[str, int]) -> Insid
 
 
 def layer_of(ethertype: int) -> Layer:
+    if ethertype == CDP:
+        return Layer.CDP
     if ethertype in ETHERTYPES:
         return ETHERTYPES[ethertype]
     raise Stopped(FrameStatus.UNKNOWN_TUNNEL if ethertype in ETHER_TUNNELS else FrameStatus.NOT_IP)
@@ -343,13 +366,15 @@ def layer_of(ethertype: int) -> Layer:
 def decode_llc(rest: Region) -> tuple[int, Region]:
     if rest.announced(2) != b"\xaa\xaa":
         raise Stopped(FrameStatus.NOT_IP)
+    if rest.captured[2:8] == bytes.fromhex("0300000c2000"):
+        return CDP, rest.after(8)
     if rest.announced(6)[2:] not in (b"\x03\x00\x00\x00", b"\x03\x00\x00\xf8"):
         raise Stopped(FrameStatus.NOT_IP)
     return int.from_bytes(rest.announced(8)[6:], "big"), rest.after(8)
 
 
-def decode_arp(body: Region) -> Packet:
-    return Packet(FrameStatus.LAN, ARP, body.offset, body.offset + len(body.captured), body.wire_len)
+def decode_lan(body: Region, proto: int) -> Packet:
+    return Packet(FrameStatus.LAN, proto, body.offset, body.offset + len(body.captured), body.wire_len)
 
 
 def decode_ipv4(network: Region) -> tuple[int, Region, dict[str, int]]:
@@ -444,7 +469,7 @@ def decode_udp(datagram: Region) -> tuple[Packet, Region]:
     ports = {src_port, dst_port}
     if 53 in ports:
         status = FrameStatus.DNS
-    elif ports & {67, 68}:
+    elif ports & LAN_PORTS:
         status = FrameStatus.LAN
     else:
         status = FrameStatus.OTHER

@@ -345,7 +345,7 @@ def test_any_text_is_an_address_or_is_not(text: str) -> None:
         ("mail_ports = [25, 25]", "mail_ports = [25, 25]: expected each port once"),
         (
             "mail_ports = [25, 53]",
-            "mail_ports = [25, 53]: expected mail ports: 53 belongs to DNS, DHCP or a tunnel",
+            "mail_ports = [25, 53]: expected mail ports: 53 belongs to DNS, a protocol of the LAN or a tunnel",
         ),
         ("mail_ports = [0]", "mail_ports[0] = 0: expected a whole number from 1 to 65535"),
         ("mail_ports = [true]", "mail_ports[0] = true: expected a whole number from 1 to 65535"),

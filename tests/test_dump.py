@@ -19,7 +19,7 @@ FRAMES = [
     ether(IPV4, ipv4(TCP, tcp(b"QUIT\r\n", src_port=40123, dst_port=25))),
     ether(VLAN, tagged(IPV6, ipv6(UDP, udp(b"?", src_port=40124, dst_port=53)), 20)),
     ether(ARP, arp()),
-    ether(0x88CC, b"lldp"),
+    ether(0x88E3, b"other"),
     b"\x00\x01",
 ]
 

@@ -9,9 +9,7 @@ from sensor.decode.facts import (
     FACT_DTYPE,
     MAX_FACT_BYTES,
     MAX_FACTS,
-    N_ROWS,
     FactKind,
-    Facts,
     add_fact,
     clear_facts,
     close_fact,
@@ -19,20 +17,9 @@ from sensor.decode.facts import (
     open_fact,
     put_number,
 )
+from tests.announced import told
 
 pytestmark = pytest.mark.kernel
-
-
-def told(facts: Facts) -> list[tuple[FactKind, str]]:
-    """The facts as text."""
-    rows = facts.rows[: facts.used[N_ROWS]]
-    return [
-        (
-            FactKind(int(row["kind"])),
-            facts.text[row["start"] : row["start"] + row["length"]].tobytes().decode(),
-        )
-        for row in rows
-    ]
 
 
 def harmless(raw: bytes) -> str:

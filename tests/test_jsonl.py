@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from sensor.decode.facts import FactKind, FactSource
 from sensor.decode.layers import Layer
 from sensor.decode.status import FrameStatus
 from sensor.events.jsonl import event_lines
@@ -127,6 +128,7 @@ def one_event(kind: EventKind, text: bytes = b"", **columns: Any) -> dict[str, A
                 "code": 550,
                 "enhanced": "5.1.1",
                 "answers": "RCPT",
+                "server": None,
                 "flags": ["blocklisted"],
             },
         ),
@@ -134,7 +136,14 @@ def one_event(kind: EventKind, text: bytes = b"", **columns: Any) -> dict[str, A
             EventKind.SMTP_REPLY,
             b"",
             {"code": 220},
-            {"event_type": "smtp_reply", "code": 220, "enhanced": None, "answers": None, "flags": []},
+            {
+                "event_type": "smtp_reply",
+                "code": 220,
+                "enhanced": None,
+                "answers": None,
+                "server": None,
+                "flags": [],
+            },
         ),
         (
             EventKind.SMTP_MESSAGE,
@@ -187,10 +196,18 @@ def test_keys_of_each_kind(
     assert one_event(kind, text, **columns) == SHARED | own
 
 
-def test_arp_and_dhcp_have_no_other_side() -> None:
+def test_what_a_device_says_of_itself_has_no_other_side() -> None:
     shared = {key: SHARED[key] for key in ("timestamp", "vlan", "session", "src_mac", "src_ip")}
     assert one_event(EventKind.ARP) == shared | {"event_type": "arp"}
-    assert one_event(EventKind.DHCP, b"cam") == shared | {"event_type": "dhcp", "hostname": "cam"}
+    dhcp = {"event_type": "dhcp", "type": 3, "hostname": "cam", "relay_mac": None}
+    assert one_event(EventKind.DHCP, b"cam", code=3) == shared | dhcp
+    relay = {"relay_mac": "44:19:b6:0a:0b:0d", "event_type": "dhcpv6"}
+    assert one_event(EventKind.DHCPV6, b"cam", code=3, resp_mac=0x4419B60A0B0D) == shared | dhcp | relay
+    nd = {"event_type": "nd", "icmpv6_type": 136, "router": True}
+    assert one_event(EventKind.ND, code=136, count=1) == shared | nd
+    fact = {"event_type": "fact", "source": "mdns", "what": "service", "text": "_ipp._tcp"}
+    columns = {"code": FactKind.SERVICE, "enhanced": FactSource.MDNS}
+    assert one_event(EventKind.FACT, b"_ipp._tcp", **columns) == shared | fact
 
 
 def test_what_is_not_known_is_null() -> None:
@@ -208,10 +225,18 @@ def test_any_columns_give_one_ascii_line_each(events: np.ndarray[Any, Any], text
     """The columns are what a kernel can write; their combination is not."""
     events = events.copy()
     events["kind"] = 1 + np.abs(events["kind"]) % len(EventKind)
-    codes = {EventKind.CONN_CLOSE: len(Fate), EventKind.SMTP_COMMAND: len(Verb)}
+    codes = {
+        EventKind.CONN_CLOSE: len(Fate),
+        EventKind.SMTP_COMMAND: len(Verb),
+        EventKind.FACT: len(FactKind),
+    }
     for kind, n_codes in codes.items():
         of_kind = events["kind"] == kind
         events["code"][of_kind] = np.abs(events["code"][of_kind] % n_codes)
+    is_transfer = events["kind"] == EventKind.TRANSFER
+    events["aux_lo"][is_transfer] %= 1 << 31  # a slot's number
+    is_fact = events["kind"] == EventKind.FACT
+    events["enhanced"][is_fact] = np.abs(events["enhanced"][is_fact] % len(FactSource))
     events["session"] %= len(Layer) << 32
     events["verb"] = np.abs(events["verb"] % len(Verb))
     for name in ("orig_mac", "resp_mac"):

@@ -72,16 +72,39 @@ def test_a_device_is_accused_once_and_called_what_it_calls_itself(capture: str) 
         alert for alert in replay(capture).alerts if (alert.event_type, alert.state) == ("alert", "started")
     ]
     assert len(started) == len({alert.device.key for alert in started})
-    names = {
-        row["device_mac"]: (row["device_ip"], row["device_name"])
-        for row in LABELS
-        if row["capture"] == capture
-    }
+    names = {row["device_mac"]: row["device_name"] for row in LABELS if row["capture"] == capture}
     for alert in started:
-        assert (alert.device.ips, alert.device.hostname) == (
-            (names[alert.device.key][0],),
-            names[alert.device.key][1],
-        )
+        assert alert.device.hostname == names[alert.device.key]
+
+
+@pytest.mark.parametrize("capture", [path.name for path in CAPTURES])
+def test_every_device_is_one_with_its_name_and_the_address_that_it_had_last(capture: str) -> None:
+    found = {
+        row["device"]: (row["hostname"], next(ip for ip in row["ips"].split() if "." in ip))
+        for row in replay(capture).devices
+        if row["key_kind"] == "mac"
+    }
+    labels = [row for row in LABELS if row["capture"] == capture and row["device_name"] != "gateway"]
+    assert found == {row["device_mac"]: (row["device_name"], row["device_ip"]) for row in labels}
+
+
+def test_a_lease_that_moves_takes_no_blame_along() -> None:
+    """The PC has the address from which the camera flooded, and the camera floods on from another one."""
+    outcome = replay("moved-lease.pcap")
+    devices = {row["hostname"]: row for row in outcome.devices}
+    camera, pc = devices["front-door-camera"], devices["office-pc"]
+    (alert,) = outcome.started().values()
+    assert alert.device.key == camera["device"]
+    assert pc["ips"].split()[0] in alert.device.ips  # at that time
+    assert pc["ips"].split()[0] not in camera["ips"].split()
+    assert camera["smtp25_connections"] > 80  # of both floods
+    assert (pc["smtp25_connections"], pc["evidence"]) == (0, 0)
+
+
+def test_a_printer_is_told_by_what_it_announces() -> None:
+    (printer,) = (row for row in replay("moved-lease.pcap").devices if row["hostname"] == "hp-laserjet")
+    assert (printer["type"], printer["model"]) == ("printer", "HP LaserJet 400 color M451dw")
+    assert "mDNS offers _ipp._tcp" in printer["type_evidence"]
 
 
 @pytest.mark.parametrize("capture", [path.name for path in CAPTURES])

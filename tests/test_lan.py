@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import ipaddress
 import random
 import struct
+from collections import Counter
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -10,23 +12,35 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.dhcp import BOOTP, DHCP
+from scapy.layers.inet6 import (
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
+    ICMPv6ND_RA,
+    ICMPv6ND_RS,
+    ICMPv6NDOptDstLLAddr,
+    ICMPv6NDOptSrcLLAddr,
+)
 from scapy.layers.l2 import ARP
 
+from sensor.decode.dhcpv6 import DHCPV6_DTYPE, decode_dhcpv6
+from sensor.decode.facts import MAX_FACT_BYTES, MAX_FACTS, FactKind, new_facts
 from sensor.decode.lan import (
     ARP_DTYPE,
     DHCP_DTYPE,
-    MAX_DHCP_NAMES_BYTES,
     MAX_DHCP_OPTIONS,
     DhcpMessageType,
     LanStatus,
     decode_arp,
     decode_dhcp,
 )
+from sensor.decode.nd import ND_DTYPE, decode_nd
 from sensor.decode.status import N_WEIRDS, Weird
 from tests import reference_lan as reference
+from tests.announced import told
 from tests.captures import CAPTURES, is_pcap, read_pcap
-from tests.payloads import arp_packets, udp_payloads
+from tests.payloads import arp_packets, discovery_packets, udp_payloads
 from tests.reference_lan import (
+    CLIENT_ID,
     END,
     FQDN,
     HOST_NAME,
@@ -34,6 +48,7 @@ from tests.reference_lan import (
     MESSAGE_TYPE,
     OVERLOAD,
     PAD,
+    PARAMETERS,
     REQUESTED,
     VENDOR_CLASS,
 )
@@ -45,6 +60,11 @@ MAC = bytes.fromhex("02a0b1c2d3e4")
 ADDRESS, OTHER = bytes([192, 0, 2, 7]), bytes([192, 0, 2, 1])
 COOKIE = bytes([99, 130, 83, 99])
 BROKEN = {LanStatus.TRUNCATED, LanStatus.MALFORMED}
+
+
+LAN_CAPTURES = sorted(
+    path for folder in ("benign", "dns", "encapsulated") for path in (CAPTURES / folder).iterdir()
+)
 
 
 def ipv4(address_lo: int) -> bytes:
@@ -78,17 +98,16 @@ def run_arp(packet: bytes, *, before: bytes = b"", after: bytes = b"") -> refere
 
 def run_dhcp(message: bytes, *, before: bytes = b"", after: bytes = b"") -> reference.Dhcp:
     dhcp = np.full(1, 77, dtype=DHCP_DTYPE)
-    names = np.full(MAX_DHCP_NAMES_BYTES, 77, dtype=np.uint8)
+    facts = new_facts()
     weirds = np.zeros(N_WEIRDS, dtype=np.int64)
-    status = LanStatus(decode_dhcp(*placed(message, before, after), dhcp, names, weirds))
+    status = LanStatus(decode_dhcp(*placed(message, before, after), dhcp, facts, weirds))
     assert weirds[Weird.DHCP_MALFORMED] == weirds.sum() == (status in BROKEN)
     row = {field: int(dhcp[field][0]) for field in DHCP_DTYPE.names}
     assert row["status"] == status
 
-    def text(which: str) -> str:
-        start, length = row[f"{which}_start"], row[f"{which}_len"]
-        assert 0 <= start <= start + length <= MAX_DHCP_NAMES_BYTES
-        return bytes(names[start : start + length]).decode("ascii")
+    known = told(facts)
+    said = dict(known)
+    assert len(said) == len(known)
 
     return reference.Dhcp(
         status=status,
@@ -98,9 +117,12 @@ def run_dhcp(message: bytes, *, before: bytes = b"", after: bytes = b"") -> refe
         ciaddr=ipv4(row["ciaddr_lo"]),
         yiaddr=ipv4(row["yiaddr_lo"]),
         requested=ipv4(row["requested_lo"]),
+        giaddr=ipv4(row["giaddr_lo"]),
         lease_s=row["lease_s"],
-        host_name=text("host_name"),
-        vendor_class=text("vendor_class"),
+        host_name=said.get(FactKind.HOST_NAME, ""),
+        vendor_class=said.get(FactKind.VENDOR_CLASS, ""),
+        parameters=said.get(FactKind.PARAMETERS, ""),
+        client_id=said.get(FactKind.CLIENT_ID, ""),
     )
 
 
@@ -133,13 +155,30 @@ def dhcp_message(
 
 # Properties.
 
-codes = st.sampled_from([HOST_NAME, REQUESTED, LEASE, OVERLOAD, MESSAGE_TYPE, VENDOR_CLASS, FQDN, 1, 255, 0])
+codes = st.sampled_from(
+    [
+        HOST_NAME,
+        REQUESTED,
+        LEASE,
+        OVERLOAD,
+        MESSAGE_TYPE,
+        VENDOR_CLASS,
+        FQDN,
+        PARAMETERS,
+        CLIENT_ID,
+        1,
+        255,
+        0,
+    ]
+)
 values = st.one_of(
     st.integers(0, 20).map(lambda value: bytes([value])),
     st.binary(min_size=4, max_size=4),
     st.sampled_from([b"\4\0\0\x03cam\x05local\0", b"\4\0\0\x03cam\x05loc", b"\0\0\0cam.local", b"\0\0"]),
     st.binary(max_size=12),
-    st.sampled_from([b"cam\0", b" ", b"x" * 255]),
+    st.sampled_from(
+        [b"cam\0", b" ", b"x" * 255, b"a\0b ", bytes(range(40)), b"\1" + MAC, b"\xff1234\0\1duid"]
+    ),
 )
 options = st.lists(st.builds(option, codes, values), max_size=7).map(b"".join)
 fields = st.builds(lambda field, end: (field + end)[:64], options, st.sampled_from([b"\xff", b"\0\xff", b""]))
@@ -222,11 +261,134 @@ def test_a_cut_arp_packet_is_truncated() -> None:
         assert part == reference.Arp(status=LanStatus.TRUNCATED, op=1 if cut >= 8 else 0)
 
 
-# Real captures.
+# IPv6: neighbour discovery and DHCPv6.
 
-LAN_CAPTURES = sorted(
-    path for folder in ("benign", "dns", "encapsulated") for path in (CAPTURES / folder).iterdir()
+SOURCE = bytes.fromhex("fe80000000000000000000fffe000001")
+
+
+def run_nd(message: bytes, *, before: bytes = b"", after: bytes = b"") -> reference.Nd:
+    nd = np.full(1, 77, dtype=ND_DTYPE)
+    weirds = np.zeros(N_WEIRDS, dtype=np.int64)
+    halves = np.frombuffer(SOURCE, ">i8").tolist()
+    status = LanStatus(decode_nd(*placed(message, before, after), *halves, nd, weirds))
+    assert weirds[Weird.LAN_MALFORMED] == weirds.sum() == (status in BROKEN)
+    row = nd[0]
+    assert row["status"] == status
+    return reference.Nd(
+        status, int(row["type"]), ipv6(row, "address"), int(row["mac"]), bool(row["is_router"])
+    )
+
+
+def run_dhcpv6(message: bytes, *, before: bytes = b"", after: bytes = b"") -> reference.Dhcpv6:
+    dhcp = np.full(1, 77, dtype=DHCPV6_DTYPE)
+    weirds = np.zeros(N_WEIRDS, dtype=np.int64)
+    facts = new_facts()
+    status = LanStatus(decode_dhcpv6(*placed(message, before, after), dhcp, facts, weirds))
+    assert weirds[Weird.LAN_MALFORMED] == weirds.sum() == (status in BROKEN)
+    assert dhcp["status"][0] == status
+    return reference.Dhcpv6(
+        status, int(dhcp["message_type"][0]), ipv6(dhcp[0], "address"), told(facts)[:MAX_FACTS]
+    )
+
+
+def ipv6(row: np.void, name: str) -> bytes:
+    return struct.pack("!qq", row[f"{name}_hi"], row[f"{name}_lo"])
+
+
+def long_option(code: int, data: bytes) -> bytes:
+    return struct.pack("!HH", code, len(data)) + data
+
+
+link_layer = st.builds(
+    lambda kind, mac: bytes([kind, 1]) + mac,
+    st.integers(0, 4),
+    st.sampled_from([MAC, bytes(6), b"\1" + MAC[1:]]),
 )
+nd_options = st.lists(
+    st.one_of(
+        link_layer, st.binary(min_size=8, max_size=8), st.just(bytes([14, 2]) + bytes(14)), st.just(b"\5\0")
+    ),
+    max_size=4,
+).map(b"".join)
+nd_messages = st.builds(
+    lambda kind, flags, target, rest: (
+        bytes([kind, 0, 0, 0, flags, 0, 0, 0]) + {133: b"", 134: bytes(8)}.get(kind, target) + rest
+    ),
+    st.integers(132, 138),
+    st.sampled_from([0, 0x80, 0x60, 0xE0]),
+    st.sampled_from([SOURCE, bytes(16)]) | st.binary(min_size=16, max_size=16),
+    nd_options,
+)
+ia_addresses = st.builds(
+    lambda address, valid, rest: long_option(5, address + bytes(4) + valid + rest),
+    st.sampled_from([SOURCE, bytes(16)]) | st.binary(min_size=16, max_size=16),
+    st.sampled_from([bytes(4), b"\0\0\x0e\x10", b"\xff" * 4]),
+    st.sampled_from([b"", long_option(13, b"\0\0")]),
+)
+long_options = st.lists(
+    st.one_of(
+        st.builds(long_option, st.sampled_from([1, 2, 3, 6, 16, 39]), st.binary(max_size=40)),
+        st.builds(
+            lambda inside: long_option(3, bytes(12) + b"".join(inside)), st.lists(ia_addresses, max_size=2)
+        ),
+        st.sampled_from(
+            [
+                long_option(39, b"\0\3cam\5local\0"),
+                long_option(16, b"\0\0\1\x37\0\x08MSFT 5.0"),
+                long_option(16, b"\0\0\1\x37\0\x09MSFT 5.0"),
+                long_option(6, bytes(range(80))),
+                b"\0\6\xff",
+            ]
+        ),
+    ),
+    max_size=5,
+).map(b"".join)
+dhcpv6_messages = st.builds(
+    lambda kind, rest: bytes([kind, 1, 2, 3]) + rest, st.integers(0, 13) | st.just(7), long_options
+)
+
+
+@given(st.one_of(nd_messages, damaged(nd_messages, 0), st.binary(max_size=64)))
+@settings(max_examples=400)
+def test_neighbour_discovery_is_decoded_as_the_reference_decodes_it(message: bytes) -> None:
+    expected = reference.decode_nd(message, SOURCE)
+    assert run_nd(message) == expected
+    assert run_nd(message, before=b"\xff" * 40, after=b"\1\1" + MAC + b"\2\1" + MAC) == expected
+
+
+@given(st.one_of(dhcpv6_messages, damaged(dhcpv6_messages, 0), st.binary(max_size=200)))
+@settings(max_examples=600)
+def test_dhcpv6_is_decoded_as_the_reference_decodes_it(message: bytes) -> None:
+    expected = reference.decode_dhcpv6(message)
+    assert run_dhcpv6(message) == expected
+    assert run_dhcpv6(message, before=b"\xff" * 40, after=b"\0\1\0\4evil" * 20) == expected
+
+
+def test_captured_ipv6_is_decoded_as_scapy_and_the_reference_decode_it() -> None:
+    seen: Counter[str] = Counter()
+    for path in LAN_CAPTURES:
+        for packet in discovery_packets(path):
+            nd = run_nd(packet)
+            assert nd == reference.decode_nd(packet, SOURCE)
+            if nd.status is not LanStatus.OK:
+                continue
+            theirs = {133: ICMPv6ND_RS, 134: ICMPv6ND_RA, 135: ICMPv6ND_NS, 136: ICMPv6ND_NA}[nd.type](packet)
+            wanted = ICMPv6NDOptDstLLAddr if nd.type == 136 else ICMPv6NDOptSrcLLAddr
+            if wanted in theirs:
+                assert int(theirs[wanted].lladdr.replace(":", ""), 16) == nd.mac
+            if nd.type == 136:
+                assert ipaddress.ip_address(theirs.tgt).packed == nd.address
+                assert bool(theirs.R) == nd.is_router
+            seen["nd"] += 1
+        for message in udp_payloads(path, {546, 547}):
+            dhcp = run_dhcpv6(message)
+            assert dhcp == reference.decode_dhcpv6(message)
+            seen["dhcpv6"] += dhcp.status is LanStatus.OK
+    assert seen["nd"] > 10
+    assert seen["dhcpv6"] > 5
+
+
+# Real captures.
 
 
 @cache
@@ -352,11 +514,25 @@ def test_a_dhcp_request_gives_the_address_asked_for_and_the_names() -> None:
     assert (dhcp.host_name, dhcp.vendor_class) == ("Camera-7", "udhcp 1.33.1")
 
 
+def test_a_dhcp_client_is_known_by_what_it_asks_for_and_its_identifier() -> None:
+    duid = bytes.fromhex("00010001c792bc9a02a0b1c2d3e4")
+    asked = option(PARAMETERS, b"\1\3\6\x0f")
+    for identifier, known in (
+        (b"\xff\0\0\0\1" + duid, duid.hex()),  # RFC 4361: the same as in DHCPv6
+        (b"\0cam", "0063616d"),
+        (b"\1" + MAC, ""),  # no more than the MAC address
+    ):
+        dhcp = run_dhcp(dhcp_message(asked + option(CLIENT_ID, identifier) + b"\xff"))
+        assert (dhcp.parameters, dhcp.client_id) == ("1,3,6,15", known)
+    dhcp = run_dhcp(dhcp_message(asked + option(VENDOR_CLASS, b"MSFT 5.0") + b"\xff", op=2))
+    assert (dhcp.parameters, dhcp.vendor_class) == ("", "")  # a server's words are not the client's
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         (option(HOST_NAME, b"a\x1b[31m\xffb"), "a?[31m?b"),
-        (option(HOST_NAME, b"x" * 255), "x" * 255),
+        (option(HOST_NAME, b"x" * 255), "x" * MAX_FACT_BYTES),
         (option(HOST_NAME, b"first") + option(HOST_NAME, b"second"), "first"),
         (option(HOST_NAME, b"\0") + option(FQDN, b"\0\0\0cam.local"), "cam.local"),
         (option(FQDN, b"\4\0\0\3cam\5local\0"), "cam.local"),

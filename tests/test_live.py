@@ -18,6 +18,7 @@ from sensor.capture.bpf import KeptPorts, filter_program
 from sensor.capture.frames import FRAME_DTYPE
 from sensor.capture.ring import index_block
 from sensor.config import Config
+from sensor.decode.ip import IpProtocol
 from sensor.decode.layers import N_LAYERS
 from sensor.decode.packets import PACKET_DTYPE, decode_batch, port_classes
 from sensor.decode.status import N_FRAME_STATUSES, FrameStatus, Weird
@@ -129,12 +130,16 @@ def statuses(frames: list[bytes], classes) -> list[FrameStatus]:
         rows = np.zeros(1, FRAME_DTYPE)
         rows["captured_len"] = rows["wire_len"] = len(frame)
         rows["link_type"] = ETHERNET
+        packets = np.zeros(1, PACKET_DTYPE)
         decode_batch(
             np.frombuffer(bytearray(frame), np.uint8),
-            *(rows, 0, classes, new_watch(), np.zeros(1, PACKET_DTYPE), counts),
+            *(rows, 0, classes, new_watch(), packets, counts),
             *(np.zeros(N_LAYERS, np.int64), np.zeros(len(Weird), np.int64)),
         )
-        found.append(FrameStatus(int(counts.argmax())))
+        status = FrameStatus(int(counts.argmax()))
+        # Who is who by a request to a web server is a luxury.
+        is_request = status is FrameStatus.LAN and packets[0]["proto"] == IpProtocol.TCP
+        found.append(FrameStatus.OTHER if is_request else status)
     return found
 
 

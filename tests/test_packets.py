@@ -121,8 +121,12 @@ def over_ip6(proto: int, payload: bytes, **fields: int) -> bytes:
 
 # --- frames of every shape, right and wrong ---
 
-PORTS = st.sampled_from([25, 465, 587, 2525, 53, 67, 68, 443, 0, 65535, 40000])
-PAYLOADS = st.binary(max_size=40)
+PORTS = st.sampled_from(
+    [25, 465, 587, 2525, 53, 67, 68, 547, 1900, 5353, 137, 80, 8080, 443, 0, 65535, 40000]
+)
+PAYLOADS = st.one_of(
+    st.binary(max_size=40), st.sampled_from([b"GET / HTTP/1.1\r\n", b"POST", b"HEAD /", b"PUT /", b"GET"])
+)
 
 
 def rarely(strategy: st.SearchStrategy) -> st.SearchStrategy:
@@ -149,6 +153,8 @@ def transports(draw: st.DrawFn) -> tuple[int, bytes]:
     if kind == "udp":
         length = draw(rarely(st.integers(0, 60)))
         return b.UDP, b.udp(payload, src_port=src_port, dst_port=dst_port, length=length)
+    if draw(st.integers(0, 2)) == 0:
+        return b.ICMPV6, bytes([draw(st.integers(131, 138))]) + payload
     return draw(st.integers(0, 255)), payload
 
 
@@ -183,7 +189,9 @@ def ipv6_packets(draw: st.DrawFn) -> tuple[int, bytes]:
         proto = kind
     length = draw(rarely(st.integers(0, 160)))
     version = draw(rarely(st.integers(0, 15))) or 6
-    return b.IPV6, b.ipv6(proto, payload, version=version, payload_len=length)
+    return b.IPV6, b.ipv6(
+        proto, payload, version=version, payload_len=length, hop_limit=draw(st.sampled_from([64, 255]))
+    )
 
 
 @st.composite
@@ -353,7 +361,9 @@ PACKETS = st.one_of(
     ipv4_packets(),
     ipv6_packets(),
     st.just((b.ARP, b.arp())),
-    st.tuples(st.sampled_from([0x8847, 0x8864, 0x88CC, 0x0600, 0x05DD, 1500, 4, 0xFFFF, 0x88E5]), PAYLOADS),
+    st.tuples(
+        st.sampled_from([0x8847, 0x8864, 0x88CC, 0x2000, 0x0600, 0x05DD, 1500, 4, 0xFFFF, 0x88E5]), PAYLOADS
+    ),
 )
 
 
@@ -644,7 +654,14 @@ def test_one_specialisation():
         (over_ip6(55, bytes(40)), FrameStatus.UNKNOWN_TUNNEL),
         (b.ether(0x88E5, bytes(60)), FrameStatus.UNKNOWN_TUNNEL),
         (b.ether(0x88BE, bytes(60)), FrameStatus.UNKNOWN_TUNNEL),
-        (b.ether(0x88CC, bytes(60)), FrameStatus.NOT_IP),
+        (b.ether(0x88CC, bytes(60)), FrameStatus.LAN),  # LLDP
+        (over_ip6(b.ICMPV6, b"\x87" + bytes(23), hop_limit=255), FrameStatus.LAN),  # neighbour discovery
+        (over_ip6(b.ICMPV6, b"\x87" + bytes(23), hop_limit=254), FrameStatus.OTHER),  # not from this link
+        (over_ip6(b.ICMPV6, b"\x80" + bytes(23), hop_limit=255), FrameStatus.OTHER),  # a ping
+        (b.ether(b.IPV4, b.ipv4(b.UDP, b.udp(dst_port=5353))), FrameStatus.LAN),
+        (over_ip4(b.tcp(b"GET / HTTP/1.1", dst_port=80)), FrameStatus.LAN),
+        (over_ip4(b.tcp(b"GET / HTTP/1.1", dst_port=81)), FrameStatus.OTHER),
+        (over_ip4(b.tcp(b"HTTP/1.1 200", src_port=80, dst_port=8080)), FrameStatus.OTHER),
         (b.ether(38, b"\x42\x42\x03" + bytes(43)), FrameStatus.NOT_IP),  # spanning tree
         (b.ether(b.ARP, b.arp()), FrameStatus.LAN),
         (over_ip4(b.tcp(), ihl=4), FrameStatus.MALFORMED),
@@ -828,6 +845,8 @@ def test_snap_carries_an_ethertype(organisation):
         assert payload_of(b.ether(length, packet)) == b"NOOP"
     assert status_of(b.ether(1501, packet)) == FrameStatus.NOT_IP  # neither a length nor an EtherType
     cisco = b.snap(0x2000, bytes(30), organisation=0x00000C)
+    assert status_of(b.ether(len(cisco), cisco)) == FrameStatus.LAN  # CDP
+    cisco = b.snap(0x2004, bytes(30), organisation=0x00000C)
     assert status_of(b.ether(len(cisco), cisco)) == FrameStatus.NOT_IP
     tagged = b.snap(b.VLAN, b.tagged(b.IPV4, b.ipv4(b.TCP, b.tcp()), 5))
     assert status_of(b.ether(len(tagged), tagged)) == FrameStatus.UNKNOWN_TUNNEL
@@ -873,13 +892,13 @@ def test_port_classes():
         25: PortClass.MAIL,
         2525: PortClass.MAIL,
         53: PortClass.DNS,
-        67: PortClass.DHCP,
-        68: PortClass.DHCP,
+        **dict.fromkeys(reference.LAN_PORTS, PortClass.LAN),
+        **dict.fromkeys(reference.HTTP_PORTS, PortClass.HTTP),
     }
     assert {int(port): PortClass(table[port]) for port in np.flatnonzero(table)} == named
 
 
-@pytest.mark.parametrize("port", [0, -1, 65536, 53, 67, 68, *TUNNEL_PORTS])
+@pytest.mark.parametrize("port", [0, -1, 65536, 53, *reference.LAN_PORTS, *TUNNEL_PORTS])
 def test_port_classes_refuse_what_cannot_be_a_mail_port(port):
     with pytest.raises(ValueError, match=f"port {port} cannot be a mail port"):
         port_classes([25, port])

@@ -651,7 +651,7 @@ HOSTILE = {
     "csv": b'a",b\n"c,=1+1',
     "formula": b"=HYPERLINK(1)",
     "utf-8": b"\xff\xfe\xc3\x28\xe2\x80\xae\xf0\x9f\x92\xa9",
-    "nul": b"\x00\x01\x02camera\x00",
+    "nul": b"cam\x01\x02era\x00",
     "c1": b"\x9b31m\xc2\x9b31m\x85",
     "format": b"%s%n{0}{alert.__class__}",
     "long": b"x" * 250,
@@ -717,8 +717,8 @@ def test_hostile_names_are_harmless_in_json(hostile: dict[str, dict[str, Any]]) 
 
 
 def shown(name: bytes) -> str:
-    """How a host name is written: cut to 64 bytes, printable ASCII, a question mark for the rest."""
-    cut = name.rstrip(b"\0 ")[:64]
+    """How a host name is written: as far as a NUL byte and 64 others, printable ASCII, a question mark for the rest."""
+    cut = name.split(b"\0")[0].rstrip(b" ")[:64]
     return "".join(chr(byte) if 0x20 <= byte < 0x7F else "?" for byte in cut).replace("\\", "\\\\")
 
 

@@ -292,6 +292,11 @@ class _Stream:
     def server(self, payload: bytes = b"", *, flags: int = ACK) -> None:
         self._send(1, payload, flags)
 
+    @property
+    def server_name(self) -> bytes:
+        """Each server goes under a name of its own, and is an operator of its own."""
+        return f"mx.host-{self._ends[1][0].replace('.', '-').replace(':', '-')}.example".encode()
+
     def ask(self, command: bytes, reply: bytes) -> None:
         self.client(command + b"\r\n")
         self.server(reply + b"\r\n")
@@ -337,7 +342,7 @@ def _speak(
         stream.server(b"554 5.7.1 go away\r\n")
         stream.ask(b"QUIT", b"221 bye")
         return
-    stream.server(b"220 mx.example ESMTP\r\n")
+    stream.server(b"220 " + stream.server_name + b" ESMTP\r\n")
     stream.ask(b"EHLO " + helo, b"250-mx.example\r\n250-STARTTLS\r\n250 AUTH PLAIN")
     if fate == Fate.TLS:
         stream.ask(b"STARTTLS", b"220 2.0.0 go ahead")

@@ -20,8 +20,8 @@ from sensor.alerts.explain import advise, find_cause, find_reasons, summarise
 from sensor.alerts.record import Alert, Completeness, Counts, Device, FlowExample, SensorInfo
 from sensor.devices.features import Feature
 from sensor.devices.roles import Role
-from sensor.devices.table import DAY_NS, KEY_MAC, NEVER_NS, SECOND_NS, Count, DeviceTables
-from sensor.devices.view import addresses, flow_examples, host_name, key_text, share_of, vendor_of
+from sensor.devices.table import DAY_NS, NEVER_NS, SECOND_NS, Count, DeviceTables
+from sensor.devices.view import addresses, flow_examples, guess, key_kind, key_text, share_of, vendor_of
 from sensor.events.types import Fate
 from sensor.model.channel import Channel, weigh
 from sensor.model.evidence import REVIEW_SHARE
@@ -203,6 +203,7 @@ class Lifecycle:
         completeness = _completeness(totals, now_ns - int(device["first_ns"]))
         counts = _counts(totals, known)
         first_ns = int(device["mail_first_ns"] if device["mail_first_ns"] >= 0 else device["first_ns"])
+        who = guess(t, row)
         return Alert(
             timestamp=eve_time(now_ns),
             event_type=event_type,
@@ -210,14 +211,16 @@ class Lifecycle:
             state=state,
             device=Device(
                 key=key,
-                key_kind="mac" if device["key_kind"] == KEY_MAC else "address",
+                key_kind=key_kind(t, row),
                 mac=mac_text(int(device["mac"])),
                 vendor=vendor_of(int(device["mac"])),
                 ips=addresses(t, row),
-                hostname=host_name(t, row),
+                hostname=who.name,
                 vlan=int(device["vlan"]) if device["vlan"] >= 0 else None,
                 role=role.label,
-                type=None,
+                type=who.kind,
+                type_evidence=who.evidence,
+                model=who.model,
             ),
             severity=_severity(known, event_type),
             confidence=_confidence(said.ratio, float(verdicts.logit[i]), completeness),

@@ -50,7 +50,11 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     hostname: Annotated[str | None, Meta(description="The name that the device gives itself; it may lie.")]
     vlan: int | None
     role: Annotated[str, Meta(description="What the device does with mail, as its traffic shows.")]
-    type: Annotated[str | None, Meta(description="What kind of device it is, where that is known.")]
+    type: Annotated[
+        str | None, Meta(description="What kind of device it seems to be: camera, printer, nas, ...")
+    ]
+    type_evidence: Annotated[tuple[str, ...], Meta(description="Why that kind, in words.")]
+    model: Annotated[str | None, Meta(description="The model that the device says it is; it may lie.")]
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,6 +36,20 @@ class FactKind(IntEnum):
     USER_AGENT = 9  # of plain HTTP
 
 
+class FactSource(IntEnum):
+    """Where a device said it."""
+
+    NONE = 0
+    DHCP = 1
+    DHCPV6 = 2
+    MDNS = 3
+    SSDP = 4
+    NETBIOS = 5
+    LLDP = 6
+    CDP = 7
+    HTTP = 8
+
+
 FACT_DTYPE = np.dtype([("kind", np.int32), ("start", np.int32), ("length", np.int32)])
 
 #: Facts of one packet; what comes beyond is passed over.
@@ -111,6 +125,15 @@ def put_number(facts: Facts, number: int) -> None:
     while power > 0:
         put_byte(facts, 0x30 + (number // power) % 10)
         power //= 10
+
+
+@inner
+def put_hex(facts: Facts, data: Bytes, start: int, end: int) -> None:
+    """Append ``data[start:end]`` to the open fact, in hexadecimal digits."""
+    for i in range(start, min(end, start + MAX_FACT_BYTES // 2)):
+        byte = read_u8(data, i, end)
+        for digit in (byte >> 4, byte & 0x0F):
+            put_byte(facts, digit + (0x30 if digit < 10 else 0x57))
 
 
 @inner

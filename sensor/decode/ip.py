@@ -37,6 +37,7 @@ class IpProtocol(IntEnum):
     IPV6_FRAG = 44
     GRE = 47
     AH = 51
+    ICMPV6 = 58
     IPV6_OPTS = 60
     ETHERIP = 97
     L2TP = 115  # version 3

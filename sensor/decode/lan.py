@@ -1,9 +1,7 @@
-"""ARP and DHCPv4: which device has which address, and what it calls itself.
+"""ARP and DHCPv4: which device has which address, and what it says of itself.
 
 Sans-io. An IPv4 address comes out as the low half of its IPv4-mapped IPv6 address (the high half is 0), and
 as 0 where the packet says 0.0.0.0, which means "none" in both protocols.
-
-Texts from the network are made harmless: what is not printable ASCII becomes a question mark.
 """
 
 from __future__ import annotations
@@ -13,9 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sensor.decode.facts import (
+    N_ROWS,
+    FactKind,
+    Facts,
+    add_fact,
+    close_fact,
+    open_fact,
+    put_byte,
+    put_bytes,
+    put_hex,
+    put_number,
+)
 from sensor.decode.status import Weird
 from sensor.decode.wire import has, read_mac, read_u8, read_u16, read_u32
-from sensor.jit import inner
+from sensor.jit import i64, inner
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,7 +76,7 @@ ARP_DTYPE = np.dtype(
     ]
 )
 
-#: A field that was not reached, or whose option is not there, is 0; chaddr and lease_s are -1.
+#: A field that was not reached, or whose option is not there, is 0; chaddr and lease_s are -1. Texts are facts.
 DHCP_DTYPE = np.dtype(
     [
         ("status", np.int64),  # LanStatus
@@ -77,20 +87,17 @@ DHCP_DTYPE = np.dtype(
         ("yiaddr_lo", np.int64),  # the address that the server gives
         ("requested_lo", np.int64),  # the address that the client asks for (option 50)
         ("lease_s", np.int64),  # option 51; 4294967295 means for ever
-        ("host_name_start", np.int64),  # option 12, else 81: names[host_name_start : ... + host_name_len]
-        ("host_name_len", np.int64),
-        ("vendor_class_start", np.int64),  # option 60: names[vendor_class_start : ... + vendor_class_len]
-        ("vendor_class_len", np.int64),
+        ("giaddr_lo", np.int64),  # the relay's address, if it came through one
     ]
 )
 
-#: Bytes that a caller provides for the two texts of a DHCP message: an option holds at most 255 bytes.
-MAX_DHCP_NAMES_BYTES = 2 * 255
 #: Options and pad bytes walked over in one field of a message: more than fit into an Ethernet frame.
 MAX_DHCP_OPTIONS = 2048
 MAX_MESSAGE_TYPE = 18  # IANA "DHCP Message Type 53 Values"
 #: Labels of a fully qualified name (RFC 1035: 255 bytes, two for each label at least).
 MAX_FQDN_LABELS = 127
+#: Options asked for that are kept: clients that differ do so early.
+MAX_PARAMETERS = 32
 
 _OK = int(LanStatus.OK)
 _UNSUPPORTED = int(LanStatus.UNSUPPORTED)
@@ -111,11 +118,12 @@ _ARP_FIXED_BYTES = 8
 _ARP_BYTES = 28
 
 # Fields of a DHCP message (RFC 2131 section 2), by their distance from its start.
-_HTYPE, _HLEN, _CIADDR, _YIADDR, _CHADDR, _SNAME, _FILE, _COOKIE, _OPTIONS = (
+_HTYPE, _HLEN, _CIADDR, _YIADDR, _GIADDR, _CHADDR, _SNAME, _FILE, _COOKIE, _OPTIONS = (
     1,
     2,
     12,
     16,
+    24,
     28,
     44,
     108,
@@ -124,22 +132,19 @@ _HTYPE, _HLEN, _CIADDR, _YIADDR, _CHADDR, _SNAME, _FILE, _COOKIE, _OPTIONS = (
 )
 _MAGIC_COOKIE = 0x63825363
 _PAD, _END = 0, 255
-_HOST_NAME, _REQUESTED_ADDRESS, _LEASE_TIME, _OVERLOAD, _MESSAGE_TYPE, _VENDOR_CLASS, _CLIENT_FQDN = (
-    12,
-    50,
-    51,
-    52,
-    53,
-    60,
-    81,
-)
+_HOST_NAME, _REQUESTED_ADDRESS, _LEASE_TIME, _OVERLOAD, _MESSAGE_TYPE = 12, 50, 51, 52, 53
+_PARAMETERS, _VENDOR_CLASS, _CLIENT_ID, _CLIENT_FQDN = 55, 60, 61, 81
+#: A client identifier that is made of an interface's number, 4 bytes, and a DUID (RFC 4361 section 6.1).
+_DUID_TYPE, _IAID_BYTES = 255, 4
 #: No option's code: a search for it reads a field to its end.
 _NO_CODE = -1
 _ABSENT, _BROKEN = -1, -2
 _FQDN_FIXED_BYTES = 3
 _FQDN_IS_WIRE_FORMAT = 0x04
 
-_QUESTION_MARK, _DOT, _SPACE, _TILDE = 0x3F, 0x2E, 0x20, 0x7E
+_DOT, _COMMA = 0x2E, 0x2C
+_HOST_NAME_FACT, _VENDOR_CLASS_FACT = int(FactKind.HOST_NAME), int(FactKind.VENDOR_CLASS)
+_PARAMETERS_FACT, _CLIENT_ID_FACT = int(FactKind.PARAMETERS), int(FactKind.CLIENT_ID)
 
 
 @inner
@@ -177,7 +182,7 @@ def _decode_arp(data: Bytes, start: int, end: int, row: Any) -> int:
         return _UNSUPPORTED
     if not has(start, end, _ARP_BYTES):
         return _TRUNCATED
-    sender_mac = _device_mac(read_mac(data, start + 8, end))
+    sender_mac = device_mac(read_mac(data, start + 8, end))
     if sender_mac < 0:
         return _MALFORMED  # RFC 1812 section 3.3.2: such a claim must not be believed
     sender = _address_lo(data, start + 14, end)
@@ -196,19 +201,19 @@ def decode_dhcp(
     start: int,
     end: int,
     dhcp: NDArray[Any],
-    names: NDArray[np.uint8],
+    facts: Facts,
     weirds: NDArray[np.int64],
 ) -> int:
     """Decode one DHCPv4 message (RFC 2131, RFC 2132) and return its LanStatus.
 
-    Of an option that comes twice the first is taken. Options that overflowed into the fields file and sname
-    are read there (option 52).
+    The facts are the client's: its host name first, if it has one, then the others. Of an option that comes twice
+    the first is taken. Options that overflowed into the fields file and sname are read there (option 52).
 
-    data: u8[n_bytes], in; the message is ``data[start:end]``. dhcp: DHCP_DTYPE[1], out. names:
-    u8[MAX_DHCP_NAMES_BYTES], out. weirds: i64[N_WEIRDS], DHCP_MALFORMED counted up if truncated or malformed.
+    data: u8[n_bytes], in; the message is ``data[start:end]``. dhcp: DHCP_DTYPE[1], out. facts: in/out, added
+    to. weirds: i64[N_WEIRDS], DHCP_MALFORMED counted up if truncated or malformed.
     """
     row = dhcp[0]
-    status = _decode_dhcp(data, start, end, row, names)
+    status = _decode_dhcp(data, start, end, row, facts)
     row["status"] = status
     if status in (_TRUNCATED, _MALFORMED):
         weirds[_DHCP_MALFORMED] += 1
@@ -216,7 +221,7 @@ def decode_dhcp(
 
 
 @inner
-def _decode_dhcp(data: Bytes, start: int, end: int, row: Any, names: NDArray[np.uint8]) -> int:
+def _decode_dhcp(data: Bytes, start: int, end: int, row: Any, facts: Facts) -> int:
     _clear_dhcp(row)
     status = _decode_bootp(data, start, end, row)
     if status != _OK:
@@ -233,7 +238,9 @@ def _decode_dhcp(data: Bytes, start: int, end: int, row: Any, names: NDArray[np.
     row["message_type"] = max(message_type, 0)
     row["requested_lo"] = _IPV4_MAPPED | requested if requested > 0 else 0
     row["lease_s"] = max(lease_s, -1)
-    status = _decode_texts(data, start, end, fields, row, names)
+    status = _decode_host_name(data, start, end, fields, facts)
+    if row["op"] == 1:
+        _decode_client(data, start, end, fields, facts)
     if min(overload, message_type, requested, lease_s) == _BROKEN:
         return _MALFORMED
     return status if status != _OK else _check_fields(data, start, end, fields)
@@ -249,10 +256,7 @@ def _clear_dhcp(row: Any) -> None:
     row["yiaddr_lo"] = 0
     row["requested_lo"] = 0
     row["lease_s"] = -1
-    row["host_name_start"] = 0
-    row["host_name_len"] = 0
-    row["vendor_class_start"] = 0
-    row["vendor_class_len"] = 0
+    row["giaddr_lo"] = 0
 
 
 @inner
@@ -266,9 +270,10 @@ def _decode_bootp(data: Bytes, start: int, end: int, row: Any) -> int:
     row["op"] = op
     row["ciaddr_lo"] = _address_lo(data, start + _CIADDR, end)
     row["yiaddr_lo"] = _address_lo(data, start + _YIADDR, end)
+    row["giaddr_lo"] = _address_lo(data, start + _GIADDR, end)
     htype = read_u8(data, start + _HTYPE, end)
     if htype in (_HARDWARE_ETHERNET, _HARDWARE_IEEE_802) and read_u8(data, start + _HLEN, end) == _MAC_BYTES:
-        row["chaddr"] = _device_mac(read_mac(data, start + _CHADDR, end))
+        row["chaddr"] = device_mac(read_mac(data, start + _CHADDR, end))
     cookie = read_u32(data, start + _COOKIE, end)
     if cookie < 0:
         return _TRUNCATED
@@ -276,26 +281,44 @@ def _decode_bootp(data: Bytes, start: int, end: int, row: Any) -> int:
 
 
 @inner
-def _decode_texts(data: Bytes, start: int, end: int, fields: int, row: Any, names: NDArray[np.uint8]) -> int:
-    """Copy host name (RFC 2132 section 3.14) or FQDN (RFC 4702), and vendor class (section 9.13)."""
-    status = _OK
-    length = 0
+def _decode_host_name(data: Bytes, start: int, end: int, fields: int, facts: Facts) -> int:
+    """Add the host name (RFC 2132 section 3.14) or, without one, the FQDN (RFC 4702); return a LanStatus."""
+    known = facts.used[N_ROWS]
     at = _find_option(data, start, end, fields, _HOST_NAME)
     if at >= 0:
-        length = _copy_text(data, at + 1, at + 1 + read_u8(data, at, end), names, 0)
-    if length == 0:
-        at = _find_option(data, start, end, fields, _CLIENT_FQDN)
-        if at >= 0:
-            length = _copy_fqdn(data, at + 1, at + 1 + read_u8(data, at, end), names, 0)
-            if length < 0:
-                status = _MALFORMED
-                length = 0
-    row["host_name_len"] = length
-    row["vendor_class_start"] = length
+        add_fact(facts, _HOST_NAME_FACT, data, at + 1, at + 1 + read_u8(data, at, end))
+    if facts.used[N_ROWS] > known:
+        return _OK
+    at = _find_option(data, start, end, fields, _CLIENT_FQDN)
+    return _OK if at < 0 else _add_fqdn(data, at + 1, at + 1 + read_u8(data, at, end), facts)
+
+
+@inner
+def _decode_client(data: Bytes, start: int, end: int, fields: int, facts: Facts) -> None:
+    """Add what else a client says of itself: RFC 2132 sections 9.13, 9.8 and 9.14."""
     at = _find_option(data, start, end, fields, _VENDOR_CLASS)
     if at >= 0:
-        row["vendor_class_len"] = _copy_text(data, at + 1, at + 1 + read_u8(data, at, end), names, length)
-    return status
+        add_fact(facts, _VENDOR_CLASS_FACT, data, at + 1, at + 1 + read_u8(data, at, end))
+    at = _find_option(data, start, end, fields, _PARAMETERS)
+    if at >= 0:
+        open_fact(facts, _PARAMETERS_FACT)
+        for i in range(min(read_u8(data, at, end), MAX_PARAMETERS)):
+            if i > 0:
+                put_byte(facts, _COMMA)
+            put_number(facts, read_u8(data, at + 1 + i, end))
+        close_fact(facts)
+    at = _find_option(data, start, end, fields, _CLIENT_ID)
+    if at >= 0:
+        first, last = at + 1, at + 1 + read_u8(data, at, end)
+        hardware = read_u8(data, first, last)
+        if hardware == _DUID_TYPE:
+            first += 1 + _IAID_BYTES
+        if (
+            hardware != _HARDWARE_ETHERNET or last - first != 1 + _MAC_BYTES
+        ):  # else it is no more than the MAC
+            open_fact(facts, _CLIENT_ID_FACT)
+            put_hex(facts, data, first, last)
+            close_fact(facts)
 
 
 @inner
@@ -366,39 +389,38 @@ def _find_in_field(data: Bytes, pos: int, end: int, code: int) -> int:
 
 
 @inner
-def _copy_text(data: Bytes, pos: int, end: int, names: NDArray[np.uint8], at: int) -> int:
-    """Copy printable text to ``names[at:]``, without NUL bytes and spaces at its end; return its length."""
-    length = 0
-    for i in range(pos, end):  # the length of an option: at most 255
-        byte = read_u8(data, i, end)
-        names[at + i - pos] = byte if _SPACE <= byte <= _TILDE else _QUESTION_MARK
-        if byte not in (0, _SPACE):
-            length = i + 1 - pos
-    return length
+def _add_fqdn(data: Bytes, pos: int, end: int, facts: Facts) -> int:
+    """Add the name of a client FQDN option (RFC 4702 section 2); return a LanStatus."""
+    flags = read_u8(data, pos, end)
+    if not has(pos, end, _FQDN_FIXED_BYTES):
+        return _MALFORMED
+    pos += _FQDN_FIXED_BYTES
+    if flags & _FQDN_IS_WIRE_FORMAT:
+        return add_wire_name(data, pos, end, facts)
+    add_fact(facts, _HOST_NAME_FACT, data, pos, end)
+    return _OK
 
 
 @inner
-def _copy_fqdn(data: Bytes, pos: int, end: int, names: NDArray[np.uint8], at: int) -> int:
-    """Copy the name of a client FQDN option (RFC 4702 section 2); return its length or _BROKEN."""
-    flags = read_u8(data, pos, end)
-    if not has(pos, end, _FQDN_FIXED_BYTES):
-        return _BROKEN
-    pos += _FQDN_FIXED_BYTES
-    if not flags & _FQDN_IS_WIRE_FORMAT:
-        return _copy_text(data, pos, end, names, at)
-    length = 0
+def add_wire_name(data: Bytes, pos: int, end: int, facts: Facts) -> int:
+    """Add the host name that lies at ``pos`` as labels, uncompressed (RFC 1035 section 3.1); return a LanStatus.
+
+    It may end without the root: then it is not fully qualified. Nothing is added of one that is broken.
+    """
+    open_fact(facts, _HOST_NAME_FACT)
+    first = i64(pos)
     for _ in range(MAX_FQDN_LABELS + 1):
         size = read_u8(data, pos, end)
-        if size <= 0:  # the root, or the end of a name that is not fully qualified
-            return length
+        if size <= 0:
+            close_fact(facts)
+            return _OK
         if not has(pos + 1, end, size):
-            return _BROKEN
-        if length > 0:
-            names[at + length] = _DOT
-            length += 1
-        length += _copy_text(data, pos + 1, pos + 1 + size, names, at + length)
+            return _MALFORMED
+        if pos > first:
+            put_byte(facts, _DOT)
+        put_bytes(facts, data, pos + 1, pos + 1 + size)
         pos += 1 + size
-    return _BROKEN
+    return _MALFORMED
 
 
 @inner
@@ -409,6 +431,6 @@ def _address_lo(data: Bytes, pos: int, end: int) -> int:
 
 
 @inner
-def _device_mac(mac: int) -> int:
+def device_mac(mac: int) -> int:
     """Return a MAC address that one device can have, or -1."""
     return -1 if mac <= 0 or mac & _GROUP_BIT else mac

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Layer(IntEnum):
-    """What begins at a position. Those from ETHERNET on are peeled, and counted in ``--stats``, when found inside."""
+    """What begins at a position. All but NETWORK_LAYERS are peeled, and counted in ``--stats``, when found inside."""
 
     NONE = 0
     IPV4 = 1
@@ -47,12 +47,17 @@ class Layer(IntEnum):
     CAPWAP = 31
     TZSP = 32
     GRE_IN_UDP = 33
+    # what a switch says of itself (lldp.py, cdp.py)
+    LLDP = 34
+    CDP = 35
 
 
 N_LAYERS = len(Layer)
 
-#: The layers that end the search: a network header, whose own decoder goes on.
-NETWORK_LAYERS = (Layer.IPV4, Layer.IPV6, Layer.ARP)
+#: Layers without IP: the whole message is the packet's payload.
+LAN_LAYERS = (Layer.ARP, Layer.LLDP, Layer.CDP)
+#: The layers that end the search, whose own decoder goes on.
+NETWORK_LAYERS = (Layer.IPV4, Layer.IPV6, *LAN_LAYERS)
 
 
 def session_text(session: int) -> str | None:

@@ -43,7 +43,9 @@ class EtherType(IntEnum):
     VNTAG = 0x8926
     ETAG = 0x893F  # IEEE 802.1BR
     NSH = 0x894F
+    LLDP = 0x88CC  # IEEE 802.1AB
     QINQ_OLD = 0x9100  # the S-tag before 802.1ad gave it a number
+    CDP = 0x12000  # no EtherType, so beyond their range: protocol 0x2000 of Cisco's in SNAP
 
 
 # EtherTypes that wrap a further frame or packet, and are not decoded.
@@ -65,6 +67,8 @@ _MIN_ETHERTYPE = 0x0600
 _LLC_SNAP = 0xAAAA  # destination and source SAP
 _SNAP_RFC1042 = 0x03000000  # unnumbered information, organisation code 0: an EtherType follows
 _SNAP_BRIDGE_TUNNEL = 0x030000F8  # IEEE 802.1H
+_SNAP_CISCO = 0x0300000C
+_CISCO_CDP = 0x2000
 
 _AF_INET = 2
 _AF_INET6 = (10, 24, 28, 30)  # Linux, NetBSD and OpenBSD, FreeBSD, macOS
@@ -110,6 +114,8 @@ def read_snap_ethertype(data: Bytes, pos: int, end: int) -> int:
     if saps not in (-1, _LLC_SNAP):
         return _NO_ETHERTYPE
     organisation = read_u32(data, pos + 2, end)
+    if organisation == _SNAP_CISCO and read_u16(data, pos + 6, end) == _CISCO_CDP:
+        return EtherType.CDP
     if organisation not in (-1, _SNAP_RFC1042, _SNAP_BRIDGE_TUNNEL):
         return _NO_ETHERTYPE
     return read_u16(data, pos + 6, end)
@@ -155,6 +161,10 @@ def ethertype_layer(ethertype: int) -> tuple[int, int]:
         return UNDECIDED, Layer.FABRICPATH
     if ethertype == EtherType.PPP:
         return UNDECIDED, Layer.PPP
+    if ethertype == EtherType.LLDP:
+        return UNDECIDED, Layer.LLDP
+    if ethertype == EtherType.CDP:
+        return UNDECIDED, Layer.CDP
     if ethertype == EtherType.ETHERNET:
         return UNDECIDED, Layer.ETHERNET
     if ethertype in _ENCAPSULATIONS or is_vlan_tag(ethertype):  # a tag inside SNAP

@@ -9,14 +9,14 @@ import numpy as np
 
 from sensor.decode.fingerprint import syn_fingerprint
 from sensor.decode.ip import IpProtocol, decode_ip, protocol_layer, read_ip_addresses
-from sensor.decode.layers import NETWORK_LAYERS, Layer
+from sensor.decode.layers import LAN_LAYERS, NETWORK_LAYERS, Layer
 from sensor.decode.link import EtherType, decode_link, read_stations
 from sensor.decode.peel import MAX_LAYERS, peel_layer
 from sensor.decode.shims import forget_stations
 from sensor.decode.status import UNDECIDED, FrameStatus
 from sensor.decode.transport import TcpFlag, decode_tcp, decode_udp
 from sensor.decode.udp_tunnels import TUNNEL_PORTS, udp_layer
-from sensor.decode.watch import is_watched, note_mail
+from sensor.decode.watch import is_request_due, is_watched, note_mail
 from sensor.decode.wire import read_u8, read_u16, read_u32
 from sensor.jit import inlined, inner, kernel
 
@@ -52,38 +52,52 @@ PACKET_DTYPE = np.dtype(
         ("dst_port", np.int32),
         ("tcp_flags", np.int32),
         ("status", np.int32),  # FrameStatus: MAIL, DNS, LAN or PEER
-        ("proto", np.int32),  # IANA protocol number; for ARP, the EtherType
-        ("ip_id", np.int32),  # IPv4 identification; 0 for IPv6 and ARP
+        ("proto", np.int32),  # IANA protocol number; where there is no IP, the EtherType
+        ("ip_id", np.int32),  # IPv4 identification; 0 where there is no IPv4
     ]
 )
 
 N_PORTS = 65536
 _DNS_PORT = 53  # RFC 1035 section 4.2
-_DHCP_PORTS = (67, 68)  # RFC 2131 section 4.1
+#: UDP ports on which devices say who they are.
+NETBIOS_NAME_PORT, NETBIOS_DATAGRAM_PORT = 137, 138  # RFC 1001 section 6
+MDNS_PORT = 5353  # RFC 6762 section 3
+SSDP_PORT = 1900  # UPnP Device Architecture 1.1 section 1
+DHCP_PORTS = (67, 68)  # RFC 2131 section 4.1
+DHCPV6_PORTS = (546, 547)  # RFC 8415 section 7.2
+_LAN_PORTS = (*DHCP_PORTS, *DHCPV6_PORTS, MDNS_PORT, SSDP_PORT, NETBIOS_NAME_PORT, NETBIOS_DATAGRAM_PORT)
+_HTTP_PORTS = (80, 8080)
+_REQUESTS = (0x47455420, 0x504F5354, 0x48454144)  # "GET ", "POST", "HEAD" (RFC 9110 section 9.3)
+_ND_FIRST, _ND_LAST = 133, 136  # ICMPv6 types of neighbour discovery (RFC 4861 section 4)
+_ON_LINK = (
+    255  # the hop limit that neighbour discovery demands: no router has passed it on (RFC 4861 section 3.1)
+)
 _SYN, _ACK = int(TcpFlag.SYN), int(TcpFlag.ACK)
 
 
 class PortClass(IntEnum):
-    """What a port number makes of a packet; mail is TCP only, DHCP and tunnels are UDP only."""
+    """What a port number makes of a packet; mail and HTTP are TCP only, LAN and tunnels are UDP only."""
 
     OTHER = 0
     MAIL = 1
     DNS = 2
-    DHCP = 3
-    TUNNEL = 4  # of UDP, unless the other port is DNS' or DHCP's
+    LAN = 3
+    TUNNEL = 4  # of UDP, unless the other port is of DNS or LAN
+    HTTP = 5
 
 
 def port_classes(mail_ports: Iterable[int]) -> NDArray[np.uint8]:
     """Return the table that ``decode_batch`` looks ports up in: PortClass, u8[65536].
 
-    Raises ValueError for a mail port that is no port, or that DNS, DHCP or a tunnel has.
+    Raises ValueError for a mail port that is no port, or that DNS, a protocol of the LAN or a tunnel has.
     """
     table = np.zeros(N_PORTS, dtype=np.uint8)
     table[_DNS_PORT] = PortClass.DNS
-    table[list(_DHCP_PORTS)] = PortClass.DHCP
+    table[list(_LAN_PORTS)] = PortClass.LAN
+    table[list(_HTTP_PORTS)] = PortClass.HTTP
     table[list(TUNNEL_PORTS)] = PortClass.TUNNEL
     for port in mail_ports:
-        if not 0 < port < N_PORTS or table[port] not in (PortClass.OTHER, PortClass.MAIL):
+        if not 0 < port < N_PORTS or table[port] not in (PortClass.OTHER, PortClass.MAIL, PortClass.HTTP):
             raise ValueError(f"port {port} cannot be a mail port")
         table[port] = PortClass.MAIL
     return table
@@ -104,7 +118,7 @@ def udp_status(a: int, b: int) -> int:
     """Return the status of a UDP datagram between ports of the classes ``a`` and ``b``; UNDECIDED: maybe a tunnel."""
     if PortClass.DNS in (a, b):
         return FrameStatus.DNS
-    if PortClass.DHCP in (a, b):
+    if PortClass.LAN in (a, b):
         return FrameStatus.LAN
     if PortClass.TUNNEL in (a, b):
         return UNDECIDED
@@ -126,12 +140,15 @@ def fill_payload(packet: Any, pos: int, end: int, payload_len: int) -> None:
 
 
 @inlined
-def fill_arp(packet: Any, pos: int, end: int, wire_end: int) -> None:
-    """Store the columns of an ARP frame; its payload is all that follows, padding included."""
+def fill_lan(packet: Any, layer: int, pos: int, end: int, wire_end: int) -> None:
+    """Store the columns of a frame without IP; its payload is all that follows, padding included."""
     packet["src_hi"] = packet["src_lo"] = packet["dst_hi"] = packet["dst_lo"] = 0
     packet["src_port"] = packet["dst_port"] = 0
     packet["seq"] = packet["ack"] = packet["tcp_flags"] = packet["fingerprint"] = 0
-    packet["proto"] = EtherType.ARP
+    if layer == Layer.ARP:
+        packet["proto"] = EtherType.ARP
+    else:
+        packet["proto"] = EtherType.LLDP if layer == Layer.LLDP else EtherType.CDP
     packet["ip_id"] = 0
     fill_payload(packet, pos, end, wire_end - pos)
 
@@ -218,6 +235,9 @@ def decode_segment(
     status = tcp_status(src_class, dst_class) if is_tcp else udp_status(src_class, dst_class)
     if status == FrameStatus.MAIL and dst_class == PortClass.MAIL:
         note_mail(watch, src_lo, ts_ns)
+    is_to_web = status == FrameStatus.OTHER and is_tcp and dst_class == PortClass.HTTP
+    if is_to_web and read_u32(data, payload, end) in _REQUESTS and is_request_due(watch, src_lo, ts_ns):
+        status = FrameStatus.LAN
     if status == FrameStatus.OTHER:
         is_peer = is_watched(watch, src_lo, ts_ns) or is_watched(watch, dst_lo, ts_ns)
         if not is_peer or not says_something(data, pos, end, proto, payload_len):
@@ -231,6 +251,14 @@ def decode_segment(
     packet["dst_port"] = dst_port
     fill_payload(packet, payload, end, payload_len)
     return status
+
+
+@inlined
+def is_discovery(data: Bytes, network: int, segment: int, end: int, layer: int) -> bool:
+    """Tell whether an ICMPv6 message is of neighbour discovery, and from a neighbour."""
+    if layer != Layer.IPV6 or read_u8(data, network + 7, end) != _ON_LINK:
+        return False
+    return _ND_FIRST <= read_u8(data, segment, end) <= _ND_LAST
 
 
 @inlined
@@ -250,6 +278,12 @@ def decode_ip_packet(
     status, proto, segment, end, wire_end = decode_ip(data, network, end, wire_end, layer, weirds)
     if status != UNDECIDED:
         return status, Layer.NONE, segment, end, wire_end
+    if proto == IpProtocol.ICMPV6 and is_discovery(data, network, segment, end, layer):
+        fill_udp(packet)
+        packet["src_port"] = packet["dst_port"] = 0
+        fill_payload(packet, segment, end, wire_end - segment)
+        fill_ip(data, packet, network, end, layer, proto)
+        return FrameStatus.LAN, Layer.NONE, segment, end, wire_end
     if proto not in (IpProtocol.TCP, IpProtocol.UDP):
         status, inside = protocol_layer(proto)
         return status, inside, segment, end, wire_end
@@ -282,8 +316,8 @@ def decode_network(
 
     Status is UNDECIDED if the packet carries another; else the other values mean nothing.
     """
-    if layer == Layer.ARP:
-        fill_arp(packet, network, end, wire_end)
+    if layer in LAN_LAYERS:
+        fill_lan(packet, layer, network, end, wire_end)
         return FrameStatus.LAN, Layer.NONE, network, end, wire_end
     return decode_ip_packet(data, network, end, wire_end, layer, ts_ns, port_class, watch, packet, weirds)
 

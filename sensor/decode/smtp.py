@@ -108,6 +108,8 @@ _LAST = np.frombuffer(b"last", dtype=np.uint8).reshape(1, 4).copy()
 _MAX_CHUNK_DIGITS = 12  # a chunk of a terabyte; more digits are nonsense
 
 _SPACE, _TAB, _CR, _LF = 32, 9, 13, 10
+_LETTER_A, _LETTER_Z, _ZERO, _NINE = 97, 122, 48, 57
+_REPLY_CODE_BYTES = 4  # with the space behind it
 _GT, _AT, _HYPHEN, _DOT, _QUOTE, _BACKSLASH = 62, 64, 45, 46, 34, 92
 _COLON, _COMMA, _LEFT_BRACKET, _RIGHT_BRACKET = 58, 44, 91, 93
 
@@ -201,6 +203,24 @@ def find_greeting_domain(data: Bytes, start: int, end: int) -> tuple[int, int]:
             break
         stop += 1
     return start, stop
+
+
+@inner
+def find_host_name(data: Bytes, start: int, end: int) -> tuple[int, int]:
+    """Return where the name lies that a server greets with (RFC 5321 section 4.2): an empty place if it is none.
+
+    The first word behind the reply's code, if it can be a host's full name: letters, digits, hyphens and dots.
+    """
+    first = start + _REPLY_CODE_BYTES
+    first, stop = find_greeting_domain(data, first, end)
+    n_dots = 0
+    for i in range(first, stop):
+        byte = lower(read_u8(data, i, end))
+        if byte == _DOT and i > first and i < stop - 1:
+            n_dots += 1
+        elif byte != _HYPHEN and not _LETTER_A <= byte <= _LETTER_Z and not _ZERO <= byte <= _NINE:
+            return first, first
+    return first, (stop if n_dots > 0 else first)
 
 
 @inner

@@ -17,7 +17,7 @@ class FrameStatus(IntEnum):
 
     MAIL = 0  # TCP to or from a mail port, or a fragment-free part of it
     DNS = 1  # UDP or TCP port 53
-    LAN = 2  # ARP and DHCP: who is who
+    LAN = 2  # who is who: ARP, DHCP and what else devices say of themselves
     OTHER = 3  # decoded down to its transport and of no interest
     NOT_IP = 4  # a link-layer protocol that carries no IP and is not ARP
     TRUNCATED = 5  # the capture holds too little of the frame to tell

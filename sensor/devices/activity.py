@@ -26,11 +26,21 @@ from sensor.decode.status import FrameStatus
 from sensor.decode.watch import WATCH_NS
 from sensor.decode.wire import copy_bytes
 from sensor.devices.acquaintance import meet_server
+from sensor.devices.clients import recognise
 from sensor.devices.exceptions import is_excepted
-from sensor.devices.identity import find_home_device, forget_device, is_in_networks, is_unicast, note_router
+from sensor.devices.hints import note_hint
+from sensor.devices.identity import (
+    find_home_device,
+    is_global,
+    is_home,
+    is_in_networks,
+    is_unicast,
+    note_claim,
+)
 from sensor.devices.operators import operator_of_address
 from sensor.devices.relay import on_mail_transfer, on_peer_transfer
 from sensor.devices.resolution import find_answer, remember_answer
+from sensor.devices.routers import note_outside_sender, note_router
 from sensor.devices.table import (
     DAY_NS,
     HLL_REGISTERS,
@@ -51,6 +61,7 @@ from sensor.devices.table import (
     RECENT_SLOT_NS,
     RECENT_SLOTS,
     SECOND_NS,
+    SERVER_SERIAL,
     SITE_SERIAL,
     SLOT_NS,
     SLOTS,
@@ -83,6 +94,8 @@ URGENT_BURST = 3.0
 RETRY_NS = 3600 * SECOND_NS
 #: Of a device whose DNS passes the mirror in both directions, at least so many queries are seen to be answered.
 ANSWERED_SHARE = 0.8
+#: How long a server is believed to go under the name that it greeted with.
+SERVER_NAME_S = 86_400
 #: A proxy connects as soon as it is told to.
 CALL_NS = 2 * SECOND_NS
 _HOUR_NS = 3600 * SECOND_NS
@@ -110,7 +123,8 @@ _COMMAND, _REPLY, _MESSAGE = (
     int(EventKind.SMTP_MESSAGE),
 )
 _QUERY, _ANSWER, _RESPONSE = int(EventKind.DNS_QUERY), int(EventKind.DNS_ANSWER), int(EventKind.DNS_RESPONSE)
-_ARP, _DHCP = int(EventKind.ARP), int(EventKind.DHCP)
+_ARP, _DHCP, _DHCPV6 = int(EventKind.ARP), int(EventKind.DHCP), int(EventKind.DHCPV6)
+_ND, _FACT, _TLS_HELLO = int(EventKind.ND), int(EventKind.FACT), int(EventKind.TLS_HELLO)
 _TRANSFER, _PEER_CALL = int(EventKind.TRANSFER), int(EventKind.PEER_CALL)
 _OF_MAIL = int(FrameStatus.MAIL)
 _OTHER_SYNS, _MAIL_SYNS = range(2)
@@ -308,12 +322,18 @@ def note_destination(t: DeviceTables, row: int, event: Any, ts_ns: int) -> None:
 
 @inner
 def operator_of(t: DeviceTables, serial: int, hi: int, lo: int, ts_ns: int) -> tuple[int, int]:
-    """Return the operator of an address, as far as a device knows its name, and the row of that answer or -1."""
+    """Return the operator of an address, and the row of the answer by which the device knows its name, or -1.
+
+    Without an answer it is the name under which the server itself goes that tells, then the network.
+    """
     answer = find_answer(t.answers, serial, hi, lo, ts_ns)
     if answer < 0:
         answer = find_answer(t.answers, SITE_SERIAL, hi, lo, ts_ns)
     if answer >= 0:
         return i64(t.answers[answer]["operator"]), answer
+    named = find_answer(t.answers, SERVER_SERIAL, hi, lo, ts_ns)
+    if named >= 0:
+        return i64(t.answers[named]["operator"]), answer
     return operator_of_address(hi, lo), answer
 
 
@@ -336,6 +356,41 @@ def find_operator(operators: NDArray[Any], row: int, operator: int) -> Any:
     entry["last_submission_ns"] = 0
     entry["last_auth_failed_ns"] = 0
     return entry
+
+
+@inner
+def name_server(t: DeviceTables, row: int, event: Any, text: NDArray[np.uint8], ts_ns: int) -> None:
+    """Take the name of a server, by its greeting or by what TLS asks it for: it tells the operator.
+
+    What DNS said counts more, and a greeting more than what the client asks for, which a client chooses.
+    """
+    hi, lo = event["resp_hi"], event["resp_lo"]
+    start, end = event["text_start"], event["text_start"] + event["text_len"]
+    by_network = operator_of_address(hi, lo)
+    known, _ = operator_of(t, t.devices[row]["serial"], hi, lo, ts_ns)
+    if start == end or (known != by_network and event["kind"] != _REPLY):
+        return
+    remember_answer(t, SERVER_SERIAL, hi, lo, SERVER_NAME_S, text, start, end, ts_ns)
+    operator, _ = operator_of(t, t.devices[row]["serial"], hi, lo, ts_ns)
+    if operator != known:
+        join_operators(t.operators, row, known, operator)
+
+
+@inner
+def join_operators(operators: NDArray[Any], row: int, known: int, operator: int) -> None:
+    """Count what a device did at one operator as done at another: they are the same."""
+    for i in range(N_OPERATORS):
+        entry = operators[row, i]
+        if entry["operator"] == known and max(entry["last_25_ns"], entry["last_submission_ns"]) != 0:
+            last_25_ns, last_submission_ns = entry["last_25_ns"], entry["last_submission_ns"]
+            last_auth_failed_ns = entry["last_auth_failed_ns"]
+            entry["last_25_ns"] = 0
+            entry["last_submission_ns"] = 0
+            other = find_operator(operators, row, operator)
+            other["last_25_ns"] = max(other["last_25_ns"], last_25_ns)
+            other["last_submission_ns"] = max(other["last_submission_ns"], last_submission_ns)
+            other["last_auth_failed_ns"] = max(other["last_auth_failed_ns"], last_auth_failed_ns)
+            return
 
 
 @spliced
@@ -633,6 +688,9 @@ def on_mail_event(t: DeviceTables, row: int, event: Any, text: NDArray[np.uint8]
         evidence = on_close(t, row, event)
     elif kind == _REPLY:
         evidence = on_reply(t, row, event, ts_ns)
+        name_server(t, row, event, text, ts_ns)
+    elif kind == _TLS_HELLO:
+        name_server(t, row, event, text, ts_ns)
     elif kind == _TRANSFER:
         if t.devices[row]["mail_first_ns"] >= 0:
             on_mail_transfer(t, row, event["aux_lo"], event["orig_bytes"], event["resp_bytes"])
@@ -713,10 +771,28 @@ def on_peer_event(t: DeviceTables, row: int, event: Any, is_orig: bool, ts_ns: i
         note_fingerprint(t, row, _OTHER_SYNS, event["aux_lo"])
 
 
-@spliced
-def on_lan_event(t: DeviceTables, row: int, event: Any, text: NDArray[np.uint8]) -> None:
-    """Take the name that a device gives itself in DHCP; its address has been noted already."""
-    if event["text_len"] > 0:
+@inner
+def on_lan_event(t: DeviceTables, event: Any, text: NDArray[np.uint8], ts_ns: int) -> None:
+    """Take what a device says of itself: its address, its name, what it is."""
+    kind, mac = event["kind"], event["orig_mac"]
+    hi, lo = event["orig_hi"], event["orig_lo"]
+    if event["resp_mac"] >= 0:  # a relay between client and server
+        note_router(t.routers, t.devices, event["resp_mac"])
+    if kind == _ND and event["count"] != 0:
+        note_router(t.routers, t.devices, mac)
+    if not is_home_claim(t, event):
+        return
+    if kind != _FACT and (hi != 0 or lo != 0):
+        note_claim(t, mac, hi, lo, event["vlan"], kind == _ND, ts_ns)
+    if kind in (_DHCP, _DHCPV6):
+        recognise(t, mac, event["aux_lo"], ts_ns)
+    row = find_home_device(t, mac, hi, lo, event["vlan"], True, False, ts_ns)
+    if row < 0:
+        return
+    advance_slots(t, row, ts_ns)
+    if kind == _FACT:
+        note_hint(t, row, event, text)
+    elif event["text_len"] > 0:
         start = event["text_start"]
         n = copy_bytes(text, start, start + event["text_len"], t.host_names[row], 0, MAX_NAME_BYTES)
         t.devices[row]["host_name_len"] = n
@@ -724,31 +800,32 @@ def on_lan_event(t: DeviceTables, row: int, event: Any, text: NDArray[np.uint8])
 
 @inner
 def is_home_claim(t: DeviceTables, event: Any) -> bool:
-    """Tell whether an ARP or DHCP event says something of a device at home: its address there, or its name."""
-    if event["orig_lo"] == 0:
+    """Tell whether an event of the LAN says something of a device at home: its address there, or something in words."""
+    hi, lo = event["orig_hi"], event["orig_lo"]
+    if hi == 0 and lo == 0:
         return bool(event["text_len"] > 0)
-    return is_unicast(event["orig_hi"], event["orig_lo"]) and is_in_networks(
-        t.home_nets, event["orig_hi"], event["orig_lo"]
-    )
+    if not is_unicast(hi, lo):
+        return False
+    return is_home(t, event["orig_mac"], hi, lo) or (event["kind"] == _ND and is_global(hi))
 
 
 @spliced
 def observe_event(t: DeviceTables, event: Any, text: NDArray[np.uint8], ts_ns: int) -> bool:
     """Take one event; True if a verdict is due at once."""
     kind = event["kind"]
-    is_lan = kind in (_ARP, _DHCP)
-    if is_lan:
-        orig_home, resp_home = is_home_claim(t, event), False
-    else:
-        orig_home = is_in_networks(t.home_nets, event["orig_hi"], event["orig_lo"])
-        resp_home = is_in_networks(t.home_nets, event["resp_hi"], event["resp_lo"])
-        # Whoever carries packets of addresses outside is a router.
-        if not orig_home and note_router(t.routers, event["orig_mac"]):
-            forget_device(t.devices, event["orig_mac"])
-        if not resp_home and note_router(t.routers, event["resp_mac"]):
-            forget_device(t.devices, event["resp_mac"])
+    if kind in (_ARP, _DHCP, _ND, _DHCPV6, _FACT):
+        on_lan_event(t, event, text, ts_ns)
+        return False
+    orig_home = is_home(t, event["orig_mac"], event["orig_hi"], event["orig_lo"])
+    resp_home = is_home(t, event["resp_mac"], event["resp_hi"], event["resp_lo"])
+    # Whoever carries packets of addresses outside is a router.
+    if not orig_home:
+        note_outside_sender(t.routers, t.devices, event["orig_mac"], event["orig_hi"])
+    if not resp_home:
+        note_outside_sender(t.routers, t.devices, event["resp_mac"], event["resp_hi"])
     # Of a device that mails, what else it exchanges; nobody becomes a device by that.
     is_beside_mail = kind in (_TRANSFER, _PEER_CALL)
+    is_late = kind in (_TRANSFER, _CLOSE)
     row = i64(-1)
     server = i64(-1)
     for end in range(2):
@@ -758,7 +835,7 @@ def observe_event(t: DeviceTables, event: Any, text: NDArray[np.uint8], ts_ns: i
             mac, hi, lo = event["resp_mac"], event["resp_hi"], event["resp_lo"]
         else:
             continue
-        found = find_home_device(t, mac, hi, lo, event["vlan"], not is_beside_mail, ts_ns)
+        found = find_home_device(t, mac, hi, lo, event["vlan"], not is_beside_mail, is_late, ts_ns)
         if found < 0:
             continue
         advance_slots(t, found, ts_ns)
@@ -778,9 +855,7 @@ def observe_event(t: DeviceTables, event: Any, text: NDArray[np.uint8], ts_ns: i
     if row < 0:
         return False
     evidence = i64(NO_NEWS)
-    if is_lan:
-        on_lan_event(t, row, event, text)
-    elif is_dns:
+    if is_dns:
         evidence = i64(on_dns_event(t, row, server, event, text, ts_ns))
     elif server >= 0:
         if kind == _OPEN:

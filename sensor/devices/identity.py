@@ -1,16 +1,19 @@
 """Which device an address belongs to, and which addresses are at home.
 
-A device is its MAC address. A MAC that sends packets of outside addresses, or of more home addresses than one
-device has, belongs to a router: behind it the key is the address and the VLAN.
+A device is its MAC address: the frame's or, behind a router, the one that said on the LAN that it has the address.
+Where nobody said so the key is the address and the VLAN.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sensor.decode.status import Eviction
+from sensor.devices.clients import first_mac, row_of_mac
+from sensor.devices.neighbours import find_neighbour, is_neighbour, note_neighbour
+from sensor.devices.routers import is_router, note_router
 from sensor.devices.table import (
     DAY_NS,
     ERA_NS,
@@ -19,13 +22,14 @@ from sensor.devices.table import (
     KEY_MAC,
     MAX_PROBES,
     N_ADDRESSES,
-    N_ROUTERS,
+    N_HINTS,
+    N_HOST_ADDRESSES,
     RECENT_SLOT_NS,
     SLOT_NS,
     DeviceTables,
 )
-from sensor.hashing import hash_halves, mix
-from sensor.jit import i64, inner, spliced
+from sensor.hashing import hash_halves
+from sensor.jit import i64, inlined, inner, spliced
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,48 +60,22 @@ def is_unicast(hi: int, lo: int) -> bool:
 
 
 @spliced
-def is_router(routers: NDArray[np.int64], mac: int) -> bool:
-    """Tell whether a MAC is known to carry other hosts' traffic."""
-    for probe in range(MAX_PROBES):
-        known = routers[(mix(mac & 0x7FFFFFFF) + probe) % N_ROUTERS]
-        if known == mac:
-            return True
-        if known == 0:
-            return False
-    return False
-
-
-@inner
-def note_router(routers: NDArray[np.int64], mac: int) -> bool:
-    """Note that a MAC carries other hosts' traffic; True if that is news. When the table is full, it is not noted."""
-    if mac <= 0 or mac & _GROUP_BIT != 0:
-        return False
-    for probe in range(MAX_PROBES):
-        place = (mix(mac & 0x7FFFFFFF) + probe) % N_ROUTERS
-        if routers[place] == mac:
-            return False
-        if routers[place] == 0:
-            routers[place] = mac
-            return True
-    return False
-
-
-@inner
-def forget_device(devices: NDArray[Any], mac: int) -> None:
-    """Free the row that a router's MAC has as a device, unless it has mailed: its key is an address from now on."""
-    first = hash_halves(0, mac)
-    for probe in range(MAX_PROBES):
-        device = devices[(first + probe) & (devices.size - 1)]
-        if device["key_kind"] == KEY_MAC and device["key_lo"] == mac and device["has_mail"] == 0:
-            device["key_kind"] = KEY_FREE
-
-
-@spliced
 def find_device(t: DeviceTables, mac: int, hi: int, lo: int, vlan: int, may_be_new: bool, ts_ns: int) -> int:
-    """Return the row of the device with this MAC and address: a new one if need be, or -1 if that may not be."""
+    """Return the row of the device with this MAC and address: a new one if need be, or -1 if that may not be.
+
+    ``hi``, ``lo``: 0 where a device says something of itself without its address.
+    """
     kind, key_hi, key_lo, key_vlan = i64(KEY_MAC), i64(0), i64(mac), i64(-1)
     if mac <= 0 or mac & _GROUP_BIT != 0 or is_router(t.routers, mac):
-        kind, key_hi, key_lo, key_vlan = i64(KEY_ADDRESS), i64(hi), i64(lo), i64(vlan)
+        mac = find_neighbour(t.neighbours, hi, lo, vlan)
+        key_lo = i64(mac)
+        if mac < 0 or is_router(t.routers, mac):
+            kind, key_hi, key_lo, key_vlan = i64(KEY_ADDRESS), i64(hi), i64(lo), i64(vlan)
+    if kind == KEY_MAC:
+        mac = first_mac(t.aliases, mac)
+        key_lo = i64(mac)
+    elif hi == 0 and lo == 0:
+        return i64(-1)  # a router that says something of itself, and not by which address it is known
     first = hash_halves(key_hi, key_lo)
     mask = t.devices.size - 1
     best = i64(-1)
@@ -163,6 +141,8 @@ def reset_device(t: DeviceTables, row: int, ts_ns: int) -> None:
             t.retries[row, i]["since_ns"] = 0
     for i in range(N_ADDRESSES):
         t.addresses[row, i]["last_ns"] = 0
+    for i in range(N_HINTS):
+        t.hints[row, i]["what"] = 0
     device["serial"] = clock["next_serial"]
     clock["next_serial"] = clock["next_serial"] + 1
     device["first_ns"] = ts_ns
@@ -202,14 +182,29 @@ def reset_device(t: DeviceTables, row: int, ts_ns: int) -> None:
     device["n_pauses"] = 0
 
 
+@inner
+def is_home(t: DeviceTables, mac: int, hi: int, lo: int) -> bool:
+    """Tell whether an address is at home: in the home networks, or an IPv6 address that its MAC has on this link.
+
+    Of IPv6 a home has global addresses (RFC 4291 section 2.5.4), which a provider gives and may change.
+    """
+    if is_in_networks(t.home_nets, hi, lo):
+        return True
+    return is_global(hi) and is_neighbour(t.neighbours, mac, hi, lo) and not is_router(t.routers, mac)
+
+
+@inlined
+def is_global(hi: int) -> bool:
+    """Tell whether an IPv6 address is of 2000::/3, by its upper half; IPv4 is none."""
+    return bool(hi >> 61 == 1)
+
+
 @spliced
 def note_address(t: DeviceTables, row: int, hi: int, lo: int, ts_ns: int) -> None:
     """Note that a device uses an address; a MAC with many IPv4 addresses within five minutes is a router's."""
     if not is_unicast(hi, lo):
         return
-    device = t.devices[row]
     oldest = 0
-    busy = 0
     for i in range(N_ADDRESSES):
         address = t.addresses[row, i]
         if address["last_ns"] != 0 and address["hi"] == hi and address["lo"] == lo:
@@ -217,11 +212,28 @@ def note_address(t: DeviceTables, row: int, hi: int, lo: int, ts_ns: int) -> Non
             return
         if address["last_ns"] < t.addresses[row, oldest]["last_ns"]:
             oldest = i
-        if address["last_ns"] != 0 and address["hi"] == 0 and ts_ns - address["last_ns"] < RECENT_SLOT_NS:
-            busy += 1
-    if hi == 0 and busy == N_ADDRESSES and device["key_kind"] == KEY_MAC:
-        note_router(t.routers, device["mac"])
-    address = t.addresses[row, oldest]
+    add_address(t, row, oldest, hi, lo, ts_ns)
+
+
+@inner
+def add_address(t: DeviceTables, row: int, place: int, hi: int, lo: int, ts_ns: int) -> None:
+    """Note a new address of a device, in place of the one at ``place``."""
+    device = t.devices[row]
+    if hi == 0 and device["key_kind"] == KEY_MAC:
+        n_others = 0
+        for i in range(N_ADDRESSES):
+            known = t.addresses[row, i]
+            is_recent = known["last_ns"] != 0 and ts_ns - known["last_ns"] < RECENT_SLOT_NS
+            # What a host says that it has is its own.
+            if (
+                is_recent
+                and known["hi"] == 0
+                and find_neighbour(t.neighbours, 0, known["lo"], device["vlan"]) != device["mac"]
+            ):
+                n_others += 1
+        if n_others >= N_HOST_ADDRESSES:
+            note_router(t.routers, t.devices, device["mac"])
+    address = t.addresses[row, place]
     address["hi"] = hi
     address["lo"] = lo
     address["last_ns"] = ts_ns
@@ -232,16 +244,38 @@ def note_address(t: DeviceTables, row: int, hi: int, lo: int, ts_ns: int) -> Non
             device["is_known_server"] = 1
 
 
+@inner
+def forget_address(t: DeviceTables, mac: int, hi: int, lo: int) -> None:
+    """Take an address from the device that had it: somebody else has it now."""
+    row = row_of_mac(t.devices, first_mac(t.aliases, mac))
+    for i in range(N_ADDRESSES):
+        address = t.addresses[max(row, 0), i]
+        if row >= 0 and address["hi"] == hi and address["lo"] == lo:
+            address["last_ns"] = 0
+
+
+@inner
+def note_claim(t: DeviceTables, mac: int, hi: int, lo: int, vlan: int, is_on_link: bool, ts_ns: int) -> None:
+    """Take what the LAN says of who has an address."""
+    before = note_neighbour(t.neighbours, mac, hi, lo, vlan, is_on_link, ts_ns)
+    if before > 0:
+        forget_address(t, before, hi, lo)
+
+
 @spliced
 def find_home_device(
-    t: DeviceTables, mac: int, hi: int, lo: int, vlan: int, may_be_new: bool, ts_ns: int
+    t: DeviceTables, mac: int, hi: int, lo: int, vlan: int, may_be_new: bool, is_late: bool, ts_ns: int
 ) -> int:
-    """Return the row of a home address's device and note that it was seen; -1 as ``find_device``."""
+    """Return the row of a home address's device and note that it was seen; -1 as ``find_device``.
+
+    ``is_late``: what happened may have been a while ago, when the address was still this device's.
+    """
     row = find_device(t, mac, hi, lo, vlan, may_be_new, ts_ns)
     if row < 0:
         return row
     t.devices[row]["last_ns"] = ts_ns
     t.devices[row]["vlan"] = vlan
     t.clock[0]["home_seen"] = 1
-    note_address(t, row, hi, lo, ts_ns)
+    if not is_late:
+        note_address(t, row, hi, lo, ts_ns)
     return row

@@ -33,7 +33,12 @@ MAX_PROBES = 16
 N_DESTINATIONS = 32
 HLL_REGISTERS = 64  # standard error 1.04 / sqrt(64) = 13 % (per slot; slots are merged by maximum)
 N_OPERATORS = 16
-N_ADDRESSES = 4
+N_ADDRESSES = 8
+#: IPv4 addresses that a host has at once; with more, it carries the traffic of others.
+N_HOST_ADDRESSES = 4
+#: What a device says of itself in words.
+N_HINTS = 16
+MAX_HINT_BYTES = 64
 N_FLOW_EXAMPLES = 3
 N_HELO = 4
 N_RETRIES = 16
@@ -191,6 +196,8 @@ OPERATOR_DTYPE = np.dtype(
         ("last_auth_failed_ns", np.int64),  # the last login that failed there
     ]
 )
+#: A fact of events/types.py: FactKind, 0 free; FactSource; bytes of text.
+HINT_DTYPE = np.dtype([("what", np.int16), ("source", np.int16), ("length", np.int32)])
 ADDRESS_DTYPE = np.dtype([("hi", np.int64), ("lo", np.int64), ("last_ns", np.int64)])
 FLOW_EXAMPLE_DTYPE = np.dtype(
     [
@@ -235,6 +242,32 @@ ANSWER_DTYPE = np.dtype(
     ]
 )
 SITE_SERIAL = 0
+#: The name under which a server itself goes, by its greeting or its certificate's name: nobody was told by DNS.
+SERVER_SERIAL = 1 << 62
+
+#: Which MAC address said that it has which address.
+NEIGHBOUR_DTYPE = np.dtype(
+    [
+        ("hi", np.int64),
+        ("lo", np.int64),
+        ("mac", np.int64),  # 0 free
+        ("last_ns", np.int64),
+        ("vlan", np.int32),
+        ("is_on_link", np.int32),  # 1: said by neighbour discovery, which no router passes on
+    ]
+)
+#: Senders of packets from addresses outside.
+ROUTER_DTYPE = np.dtype(
+    [
+        ("mac", np.int64),  # 0 free
+        ("network", np.int64),  # upper half of the IPv6 address outside that it sent for first, 0 none
+        ("is_sure", np.int64),
+    ]
+)
+#: What a DHCP client is told from others by, and the MAC address that it had last.
+IDENTITY_DTYPE = np.dtype([("identity", np.int64), ("mac", np.int64)])
+#: A MAC address that software drew, and the first one that its device had.
+ALIAS_DTYPE = np.dtype([("mac", np.int64), ("first_mac", np.int64)])
 
 CLOCK_DTYPE = np.dtype(
     [
@@ -269,7 +302,9 @@ class DeviceTables(NamedTuple):
 
     devices: NDArray[Any]  # DEVICE_DTYPE[n]
     addresses: NDArray[Any]  # ADDRESS_DTYPE[n, N_ADDRESSES]
-    host_names: NDArray[np.uint8]  # u8[n, MAX_NAME_BYTES]
+    host_names: NDArray[np.uint8]  # u8[n, MAX_NAME_BYTES]: by DHCP
+    hints: NDArray[Any]  # HINT_DTYPE[n, N_HINTS]
+    hint_texts: NDArray[np.uint8]  # u8[n, N_HINTS, MAX_HINT_BYTES]
     counts: NDArray[np.uint16]  # u2[n, SLOTS, N_COUNTS], up to MAX_COUNT
     totals: NDArray[np.int64]  # i8[n, N_COUNTS]
     recent: NDArray[np.int32]  # i4[n, RECENT_SLOTS, N_RECENT]
@@ -290,7 +325,10 @@ class DeviceTables(NamedTuple):
     example_names: NDArray[np.uint8]  # u8[n, N_FLOW_EXAMPLES, MAX_NAME_BYTES]
     answers: NDArray[Any]  # ANSWER_DTYPE[m]
     answer_names: NDArray[np.uint8]  # u8[m, MAX_NAME_BYTES]
-    routers: NDArray[np.int64]  # i8[N_ROUTERS]: MACs that carry other hosts' traffic, 0 free
+    routers: NDArray[Any]  # ROUTER_DTYPE[N_ROUTERS]
+    neighbours: NDArray[Any]  # NEIGHBOUR_DTYPE[2 * n]
+    identities: NDArray[Any]  # IDENTITY_DTYPE[N_IDENTITIES]
+    aliases: NDArray[Any]  # ALIAS_DTYPE[N_IDENTITIES]
     home_nets: NDArray[np.int64]  # i8[k, 4]: network and mask, two halves each
     known_servers: NDArray[np.int64]  # i8[k, 4], as home_nets
     known_server_macs: NDArray[np.int64]  # i8[k]
@@ -310,6 +348,7 @@ class DeviceTables(NamedTuple):
 
 
 N_ROUTERS = 256
+N_IDENTITIES = 4096
 MAX_DOMAIN_BYTES = 255
 NEVER_NS = np.iinfo(np.int64).max
 
@@ -340,6 +379,8 @@ def new_device_tables(n_devices: int, n_answers: int, site: Site) -> DeviceTable
         devices=np.zeros(n_devices, dtype=DEVICE_DTYPE),
         addresses=np.zeros((n_devices, N_ADDRESSES), dtype=ADDRESS_DTYPE),
         host_names=np.zeros((n_devices, MAX_NAME_BYTES), dtype=np.uint8),
+        hints=np.zeros((n_devices, N_HINTS), dtype=HINT_DTYPE),
+        hint_texts=np.zeros((n_devices, N_HINTS, MAX_HINT_BYTES), dtype=np.uint8),
         counts=np.zeros((n_devices, SLOTS, N_COUNTS), dtype=np.uint16),
         totals=np.zeros((n_devices, N_COUNTS), dtype=np.int64),
         recent=np.zeros((n_devices, RECENT_SLOTS, N_RECENT), dtype=np.int32),
@@ -360,7 +401,10 @@ def new_device_tables(n_devices: int, n_answers: int, site: Site) -> DeviceTable
         example_names=np.zeros((n_devices, N_FLOW_EXAMPLES, MAX_NAME_BYTES), dtype=np.uint8),
         answers=answers,
         answer_names=np.zeros((n_answers, MAX_NAME_BYTES), dtype=np.uint8),
-        routers=np.zeros(N_ROUTERS, dtype=np.int64),
+        routers=np.zeros(N_ROUTERS, dtype=ROUTER_DTYPE),
+        neighbours=np.zeros(2 * n_devices, dtype=NEIGHBOUR_DTYPE),
+        identities=np.zeros(N_IDENTITIES, dtype=IDENTITY_DTYPE),
+        aliases=np.zeros(N_IDENTITIES, dtype=ALIAS_DTYPE),
         **site._asdict(),
         dirty=np.zeros(n_devices, dtype=np.int64),
         window=np.zeros(n_devices, dtype=np.int64),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from sensor.decode.facts import FactKind, FactSource
+from sensor.devices.kinds import Guess, Hint, guess_kind
 from sensor.devices.table import (
     FLOW_EXAMPLE_DTYPE,
     KEY_MAC,
     N_ADDRESSES,
     N_FLOW_EXAMPLES,
+    N_HINTS,
     Count,
     DeviceTables,
 )
@@ -45,10 +48,32 @@ def key_text(t: DeviceTables, row: int) -> str:
     return address if device["key_vlan"] < 0 else f"{address}@{device['key_vlan']}"
 
 
+def key_kind(t: DeviceTables, row: int) -> Literal["mac", "address"]:
+    """Return what a device is known by: its MAC address or, behind a router, its address."""
+    return "mac" if t.devices[row]["key_kind"] == KEY_MAC else "address"
+
+
 def host_name(t: DeviceTables, row: int) -> str | None:
     """Return the host name that a device gave itself in DHCP, escaped."""
     length = int(t.devices[row]["host_name_len"])
     return printable_bytes(t.host_names[row, :length].tobytes()) if length else None
+
+
+def guess(t: DeviceTables, row: int) -> Guess:
+    """Return what a device seems to be, by what it says of itself."""
+    name = host_name(t, row)
+    by_dhcp = [Hint("dhcp", FactKind.HOST_NAME, name)] if name else []
+    return guess_kind([*by_dhcp, *hints(t, row)], vendor_of(int(t.devices[row]["mac"])))
+
+
+def hints(t: DeviceTables, row: int) -> Iterator[Hint]:
+    """Yield what a device said of itself, escaped."""
+    for i in range(N_HINTS):
+        hint = t.hints[row, i]
+        if hint["what"] == 0:
+            return
+        text = printable_bytes(t.hint_texts[row, i, : hint["length"]].tobytes())
+        yield Hint(FactSource(int(hint["source"])).name.lower(), FactKind(int(hint["what"])), text)
 
 
 def addresses(t: DeviceTables, row: int) -> tuple[str, ...]:

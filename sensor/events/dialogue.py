@@ -32,6 +32,7 @@ from sensor.decode.smtp import (
     VERB_RSET,
     find_end_of_data,
     find_greeting_domain,
+    find_host_name,
     find_line,
     find_path_domain,
     looks_like_tls,
@@ -43,8 +44,9 @@ from sensor.decode.smtp import (
     tls_record_bytes,
 )
 from sensor.decode.status import Weird
+from sensor.decode.tls import find_server_name
 from sensor.decode.wire import copy_bytes, read_u8
-from sensor.events.emit import append_event, append_text, fill_flow_columns
+from sensor.events.emit import append_event, append_lower_text, append_text, fill_flow_columns
 from sensor.events.tables import MAX_PENDING, EventTables, Total
 from sensor.events.types import EventColumns, EventFlag, EventKind
 from sensor.hashing import mix
@@ -83,6 +85,7 @@ _REPLIES, _SERVER_TLS, _SERVER_OPAQUE = (int(mode) for mode in ServerMode)
 _KIND_COMMAND = int(EventKind.SMTP_COMMAND)
 _KIND_REPLY = int(EventKind.SMTP_REPLY)
 _KIND_MESSAGE = int(EventKind.SMTP_MESSAGE)
+_KIND_TLS_HELLO = int(EventKind.TLS_HELLO)
 _FLAG_TLS = int(EventFlag.TLS)
 _FLAG_BLOCKLISTED = int(EventFlag.BLOCKLISTED)
 _FLAG_AUTHENTICATED = int(EventFlag.AUTHENTICATED)
@@ -301,8 +304,10 @@ def on_command(
 
 
 @spliced
-def on_reply(tables: EventTables, row: int, ts_ns: int, code: int, out: EventColumns) -> None:
-    """Take one complete reply, whose lines have been gathered in the flow."""
+def on_reply(
+    tables: EventTables, row: int, ts_ns: int, data: Bytes, start: int, end: int, code: int, out: EventColumns
+) -> None:
+    """Take one complete reply, whose lines have been gathered in the flow; ``data[start:end]`` is the last if whole."""
     flow = tables.flows[row]
     verb = pop_pending(tables, row)
     if verb == VERB_NONE and code != 354 and flow["client_mode"] == _DATA and flow["replies"] > 0:
@@ -323,6 +328,9 @@ def on_reply(tables: EventTables, row: int, ts_ns: int, code: int, out: EventCol
     )
     flow["reply_enhanced"] = 0
     flow["reply_flags"] = 0
+    if flow["replies"] == 1 and code == 220 and verb == VERB_NONE:
+        first, last = find_host_name(data, start, end)
+        append_lower_text(out, event, data, first, last)
 
     mode = flow["client_mode"]
     if mode == _RESYNC:
@@ -403,7 +411,19 @@ def on_reply_line(
         flow["reply_code"] = code
         return
     flow["reply_lines"] = 0
-    on_reply(tables, row, ts_ns, code, out)
+    on_reply(tables, row, ts_ns, data, start, start if cut else end, code, out)
+
+
+@inner
+def emit_server_name(
+    tables: EventTables, flow: Any, ts_ns: int, data: Bytes, pos: int, end: int, out: EventColumns
+) -> None:
+    """Report the server's name that a ClientHello asks for (RFC 6066 section 3), if it is whole and does."""
+    first, last = find_server_name(data, pos, end)
+    if first >= 0:
+        event = append_event(out, tables.weirds, ts_ns, _KIND_TLS_HELLO)
+        fill_flow_columns(event, flow)
+        append_lower_text(out, event, data, first, last)
 
 
 @spliced
@@ -421,6 +441,7 @@ def read_client(
             if tables.sides[2 * row + RESP]["packets"] == 0:
                 flow["tls_orig_bytes"] = -tls_record_bytes(data, pos, end)
             flow["flags"] = flow["flags"] | _FLAG_TLS
+            emit_server_name(tables, flow, ts_ns, data, pos, end, out)
         if mode == _CLIENT_TLS:
             # The first flight is the ClientHello, which says nothing about mail and is large in recent
             # stacks. Where the server is not seen to answer it, its length was taken off beforehand.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sensor.decode.status import Weird
-from sensor.decode.wire import copy_bytes
+from sensor.decode.wire import copy_bytes, lower
 from sensor.events.types import (
     MAX_EVENTS_PER_FRAME,
     MAX_TEXT_PER_FRAME,
@@ -15,7 +15,7 @@ from sensor.events.types import (
     TEXT_LIMIT,
     EventColumns,
 )
-from sensor.jit import inner
+from sensor.jit import i64, inner
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,6 +86,14 @@ def append_text(out: EventColumns, event: Any, data: Bytes, start: int, end: int
     event["text_start"] = at
     event["text_len"] = n
     out.used[TEXT] = at + n
+
+
+@inner
+def append_lower_text(out: EventColumns, event: Any, data: Bytes, start: int, end: int) -> None:
+    """Give an event the text ``data[start:end]`` in lower case: a domain name means the same (RFC 4343)."""
+    append_text(out, event, data, start, end)
+    for i in range(event["text_start"], event["text_start"] + event["text_len"]):
+        out.text[i] = lower(i64(out.text[i]))
 
 
 @inner

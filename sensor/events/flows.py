@@ -32,7 +32,8 @@ from sensor.events.dialogue import (
 )
 from sensor.events.duplicates import is_duplicate
 from sensor.events.emit import append_event, begin_frame, fill_flow_columns
-from sensor.events.messages import emit_datagram, emit_dns, emit_lan
+from sensor.events.lan import emit_lan
+from sensor.events.messages import emit_datagram, emit_dns
 from sensor.events.tables import (
     MAX_HELD_BYTES,
     MAX_HELD_PER_SIDE,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from sensor.decode.facts import FactKind, FactSource
 from sensor.decode.layers import session_text
 from sensor.decode.status import FrameStatus
 from sensor.events.transfers import SLOT_NS
@@ -43,6 +44,10 @@ def _enhanced_text(enhanced: int) -> str | None:
 
 _QTYPES: Final = {member.value: member.name for member in QType}
 _VERBS: Final = {member.value: member.name for member in Verb}
+_WHATS: Final = {member.value: member.name.lower() for member in FactKind}
+_SOURCES: Final = {member.value: member.name.lower() for member in FactSource}
+#: Events of one end: what a device says of itself.
+_LAN_KINDS: Final = (EventKind.ARP, EventKind.DHCP, EventKind.ND, EventKind.DHCPV6, EventKind.FACT)
 _FATES: Final = {member.value: member.name.lower() for member in Fate}
 
 
@@ -73,13 +78,18 @@ def _smtp_command(row: Row, text: str) -> Row:
     return {"verb": _VERBS[row["code"]], "domain": text or None}
 
 
-def _smtp_reply(row: Row, _text: str) -> Row:
+def _smtp_reply(row: Row, text: str) -> Row:
     return {
         "code": row["code"],
         "enhanced": _enhanced_text(row["enhanced"]),
         "answers": _VERBS[row["verb"]] if row["verb"] else None,
+        "server": text or None,
         "flags": _flag_names(row["flags"]),
     }
+
+
+def _tls_hello(_row: Row, text: str) -> Row:
+    return {"sni": text}
 
 
 def _smtp_message(row: Row, _text: str) -> Row:
@@ -112,8 +122,16 @@ def _arp(_row: Row, _text: str) -> Row:
     return {}
 
 
-def _dhcp(_row: Row, text: str) -> Row:
-    return {"hostname": text or None}
+def _nd(row: Row, _text: str) -> Row:
+    return {"icmpv6_type": row["code"], "router": bool(row["count"])}
+
+
+def _dhcp(row: Row, text: str) -> Row:
+    return {"type": row["code"], "hostname": text or None, "relay_mac": mac_text(row["resp_mac"])}
+
+
+def _fact(row: Row, text: str) -> Row:
+    return {"source": _SOURCES[row["enhanced"]], "what": _WHATS[row["code"]], "text": text}
 
 
 def _transfer(row: Row, _text: str) -> Row:
@@ -142,6 +160,10 @@ _OWN_KEYS: Final[dict[int, Callable[[Row, str], Row]]] = {
     EventKind.DHCP: _dhcp,
     EventKind.TRANSFER: _transfer,
     EventKind.PEER_CALL: _peer_call,
+    EventKind.ND: _nd,
+    EventKind.DHCPV6: _dhcp,
+    EventKind.FACT: _fact,
+    EventKind.TLS_HELLO: _tls_hello,
 }
 _TYPES: Final = {kind.value: kind.name.lower() for kind in EventKind}
 
@@ -170,7 +192,7 @@ def _common_keys(row: Row) -> Row:
     }
     if row["session"] >= 0:
         common["session"] = session_text(row["session"])
-    if row["kind"] in (EventKind.ARP, EventKind.DHCP):
+    if row["kind"] in _LAN_KINDS:
         return common
     return common | {
         "src_port": row["orig_port"],

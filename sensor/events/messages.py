@@ -1,4 +1,4 @@
-"""Events of single messages: DNS queries and responses, ARP and DHCP claims."""
+"""Events of single DNS messages: queries, responses, and the addresses and exchanges in them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from sensor.decode.dns import OPCODE_QUERY, TYPE_A, TYPE_AAAA, TYPE_MX, DnsStatus, decode_dns
 from sensor.decode.dnsbl import is_dnsbl_name
-from sensor.decode.lan import DhcpMessageType, LanStatus, decode_arp, decode_dhcp
-from sensor.decode.link import EtherType
 from sensor.events.emit import append_event, append_text, fill_flow_columns
 from sensor.events.tables import EventTables, Total
 from sensor.events.types import EventColumns, EventFlag, EventKind
@@ -23,9 +21,6 @@ _KIND_QUERY, _KIND_RESPONSE, _KIND_ANSWER = (
 )
 _FLAG_TCP, _FLAG_DNSBL, _FLAG_GAP = int(EventFlag.TCP), int(EventFlag.DNSBL), int(EventFlag.GAP)
 _QUERIES, _MX_QUERIES, _RESPONSES = int(Total.DNS_QUERIES), int(Total.MX_QUERIES), int(Total.DNS_RESPONSES)
-_KIND_ARP, _KIND_DHCP = int(EventKind.ARP), int(EventKind.DHCP)
-_ETHERTYPE_ARP = int(EtherType.ARP)
-_LAN_OK, _DHCP_ACK = int(LanStatus.OK), int(DhcpMessageType.ACK)
 _NOT_DNS, _DNS_TRUNCATED = int(DnsStatus.NOT_DNS), int(DnsStatus.TRUNCATED)
 
 
@@ -148,34 +143,3 @@ def fill_message(tables: EventTables, event: Any, ts_ns: int, out: EventColumns)
         else:
             start = record["name_start"]
             append_text(out, answer, tables.dns_names, start, start + record["name_len"])
-
-
-@spliced
-def emit_lan(tables: EventTables, packet: Any, ts_ns: int, data: Bytes, out: EventColumns) -> None:
-    """Report who has which address: what ARP claims, what a DHCP server confirms and a client says of itself."""
-    start, end = i64(packet["payload_start"]), i64(packet["payload_end"])
-    if packet["proto"] == _ETHERTYPE_ARP:
-        decode_arp(data, start, end, tables.arp, tables.weirds)
-        arp = tables.arp[0]
-        if arp["status"] == _LAN_OK and arp["sender_mac"] >= 0 and arp["sender_lo"] != 0:
-            event = append_event(out, tables.weirds, ts_ns, _KIND_ARP)
-            event["orig_mac"] = arp["sender_mac"]
-            event["orig_lo"] = arp["sender_lo"]
-            event["vlan"] = packet["vlan"]
-            event["session"] = packet["session"]
-            event["code"] = arp["op"]
-        return
-    decode_dhcp(data, start, end, tables.dhcp, tables.lan_names, tables.weirds)
-    dhcp = tables.dhcp[0]
-    if dhcp["status"] != _LAN_OK or dhcp["chaddr"] < 0:
-        return
-    event = append_event(out, tables.weirds, ts_ns, _KIND_DHCP)
-    event["orig_mac"] = dhcp["chaddr"]
-    event["vlan"] = packet["vlan"]
-    event["session"] = packet["session"]
-    event["code"] = dhcp["message_type"]
-    if dhcp["message_type"] == _DHCP_ACK:
-        # An answer to INFORM carries no address of the server's giving (RFC 2131 section 4.3.5).
-        event["orig_lo"] = dhcp["yiaddr_lo"] if dhcp["yiaddr_lo"] != 0 else dhcp["ciaddr_lo"]
-    name = dhcp["host_name_start"]
-    append_text(out, event, tables.lan_names, name, name + dhcp["host_name_len"])

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sensor.decode.dhcpv6 import DHCPV6_DTYPE
 from sensor.decode.dns import DNS_MESSAGE_DTYPE, DNS_RECORD_DTYPE, MAX_NAMES_BYTES, MAX_RECORDS
-from sensor.decode.lan import ARP_DTYPE, DHCP_DTYPE, MAX_DHCP_NAMES_BYTES
+from sensor.decode.facts import Facts, new_facts
+from sensor.decode.lan import ARP_DTYPE, DHCP_DTYPE
+from sensor.decode.nd import ND_DTYPE
 from sensor.decode.packets import PACKET_DTYPE
 from sensor.decode.smtp import MAX_LINE_BYTES
 from sensor.decode.status import N_EVICTIONS, N_WEIRDS
@@ -195,7 +198,9 @@ class EventTables(NamedTuple):
     dns_names: NDArray[np.uint8]  # u8[MAX_NAMES_BYTES]
     arp: NDArray[Any]  # ARP_DTYPE[1]
     dhcp: NDArray[Any]  # DHCP_DTYPE[1]
-    lan_names: NDArray[np.uint8]  # u8[MAX_DHCP_NAMES_BYTES]
+    nd: NDArray[Any]  # ND_DTYPE[1]
+    dhcpv6: NDArray[Any]  # DHCPV6_DTYPE[1]
+    facts: Facts
 
 
 def new_event_tables(
@@ -236,5 +241,7 @@ def new_event_tables(
         dns_names=np.zeros(MAX_NAMES_BYTES, dtype=np.uint8),
         arp=np.zeros(1, dtype=ARP_DTYPE),
         dhcp=np.zeros(1, dtype=DHCP_DTYPE),
-        lan_names=np.zeros(MAX_DHCP_NAMES_BYTES, dtype=np.uint8),
+        nd=np.zeros(1, dtype=ND_DTYPE),
+        dhcpv6=np.zeros(1, dtype=DHCPV6_DTYPE),
+        facts=new_facts(),
     )

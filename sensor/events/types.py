@@ -29,18 +29,24 @@ class EventKind(IntEnum):
         # aux_lo=hash of the order of its commands up to the first MAIL, 0 if there was none
     )
     SMTP_COMMAND = 3  # code=Verb; text=domain of the argument (EHLO name; domain of a path)
-    SMTP_REPLY = 4  # code=reply code; enhanced; verb=what it answers; count=its number; flags: BLOCKLISTED
+    SMTP_REPLY = 4  # code=reply code; enhanced; verb=what it answers; count=its number; flags: BLOCKLISTED;
+    # text=the name that a server greets with
     SMTP_MESSAGE = 5  # end of a message: code=reply code (0 none seen); count=recipients; orig_bytes=size
     DNS_QUERY = 6  # code=qtype; text=qname; resp=the resolver asked
     DNS_ANSWER = 7  # code=type of the record; aux=address; ttl_s; text=owner name (A, AAAA) or exchange (MX)
     DNS_RESPONSE = 8  # code=qtype; enhanced=rcode; count=answers; text=qname
-    ARP = 9  # orig=(MAC, address) claimed by its sender
-    DHCP = 10  # orig=(MAC, address) leased or asked for; text=host name
+    ARP = 9  # orig=(MAC, address) claimed by its sender; code=operation
+    DHCP = 10  # orig=(MAC, address) leased; code=message type; text=host name; resp_mac=the relay, -1 none;
+    # aux_lo=hash of what tells the client from others, 0 none (events/lan.py)
     # Of mail, and of whatever else an address that mailed lately sends and receives (events/transfers.py):
     TRANSFER = (
         11  # bytes between two addresses in a slot: aux_lo=slot; orig_bytes, resp_bytes; code=FrameStatus
     )
     PEER_CALL = 12  # orig speaks first: a SYN (aux_lo=its fingerprint), or bytes after a silence (aux_lo=0)
+    ND = 13  # IPv6 neighbour discovery: as ARP; code=ICMPv6 type; count=1: it is a router
+    DHCPV6 = 14  # as DHCP
+    FACT = 15  # orig=who says it of itself; code=FactKind; enhanced=FactSource; text (decode/facts.py)
+    TLS_HELLO = 16  # of a mail connection: text=the server's name that the client asks for (SNI)
 
 
 class EventFlag(IntFlag):
