@@ -24,7 +24,6 @@ LAYERS = (
         "notation",
         "outputs",
         "privileges",
-        "store",
         "tables",
         "__init__",
     ),
@@ -34,7 +33,7 @@ LAYERS = (
     ("devices",),
     ("model",),
     ("alerts",),
-    ("pipeline", "console", "dump", "replay"),
+    ("pipeline", "state", "console", "dump", "replay"),
     ("report", "simulate"),
     ("training",),
     ("cli", "__main__"),
@@ -49,7 +48,7 @@ BYTE_READERS = (
 )
 CLOCK_READERS = (
     *("cli.py", "metrics.py", "capture/follow.py", "capture/live.py"),
-    *("alerts/queued.py", "alerts/syslog.py"),
+    *("alerts/queued.py", "alerts/syslog.py", "state/keeper.py"),
 )
 CLOCKS = {
     "time": {
