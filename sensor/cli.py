@@ -724,7 +724,8 @@ class _Run:
         )
 
         def current_totals() -> dict[str, Any]:
-            totals = {**pipeline.stats(), **source.stats(), "sinks": sinks.stats()}
+            state = {} if self._keeper is None else self._keeper.stats()
+            totals = {**pipeline.stats(), **source.stats(), **state, "sinks": sinks.stats()}
             return _with_cost(totals, time.monotonic() - started[0], time.process_time() - started[1])
 
         n_packets = 0
@@ -1010,6 +1011,9 @@ def label(
 
 
 def _database_of(state_path: str | None) -> Path:
+    parent = click.get_current_context().parent
+    if state_path is None and parent is not None:
+        state_path = parent.params.get("state_path")  # alerts --state DIR close ID
     if state_path is None:
         raise ConfigError("no directory given: name the one of watch with --state")
 

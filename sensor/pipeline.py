@@ -313,6 +313,7 @@ class Pipeline:
     def accept(self, rules: Sequence[ExceptionRule]) -> None:
         """Take exceptions beside those of the configuration, from now on, in the place of those taken before."""
         config = msgspec.structs.replace(self._config, exceptions=(*self._config.exceptions, *rules))
+        # Whoever holds the tuple as it was has the same tables but for these.
         self._devices = self._devices._replace(**describe_site(config)._asdict())
 
     def close_alerts(self, alert_ids: Container[str]) -> None:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from receivers import wait_until
 from test_features import STEPS, add
 from test_lifecycle import spam
-from test_watch import FLOOD, Net, net, shared_directory, watching  # noqa: F401 - fixtures
+from test_watch import FLOOD, Net, net, refusal, shared_directory, unprivileged_threads, watching  # noqa: F401 - fixtures
 
 from sensor.alerts.destinations import Sinks, Stdout
 from sensor.alerts.formats import alert_json
@@ -405,6 +405,29 @@ def listed(directory: Path) -> list[Any]:
         return [kept for kept in database.alerts() if kept.is_open]
 
 
+def test_a_new_database_gets_the_open_alerts(tmp_path: Path) -> None:
+    before = Kept(tmp_path)
+    before.take(recent_spam())
+    before.keeper.finish(before.pipeline)
+    (tmp_path / DATABASE).unlink()
+    after = Kept(tmp_path)
+    wait_until(lambda: listed(tmp_path))
+    assert [kept.alert for kept in listed(tmp_path)] == after.reminded
+    assert after.pipeline.stats()["alerts"] == 0
+    assert after.keeper.stats() == {"checkpoint_age_s": None}
+    after.next_minute()
+    wait_until(lambda: after.keeper.stats()["checkpoint_age_s"] is not None)
+    after.keeper.close()
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / CHECKPOINT).open("wb") as file:
+        file.truncate(1 << 40)
+    run = Kept(tmp_path)
+    assert "is larger than any checkpoint" in run.news[0]
+    run.keeper.close()
+
+
 @pytest.mark.parametrize("content", [b"", b"nonsense", MAGIC + bytes(100)])
 def test_what_is_no_checkpoint_is_set_aside(tmp_path: Path, content: bytes) -> None:
     (tmp_path / CHECKPOINT).write_bytes(content)
@@ -564,6 +587,13 @@ def test_what_a_sensor_left_can_be_read_where_nobody_may_write(
     with open_for_command(tmp_path / DATABASE) as reader:
         assert len(reader.alerts()) == 1
         assert sorted(tmp_path.iterdir()) == before == [tmp_path / DATABASE]
+
+
+def test_rows_of_older_versions_do_no_harm(tmp_path: Path, database: Database) -> None:
+    database.write([CAMERA_ALERT], [{"device": ["x"], "last_seen": [CAMERA_ALERT.timestamp]}], NOW_NS)
+    database._connection.execute("UPDATE alerts SET record = '{}'")
+    assert records(tmp_path, "alerts") == []
+    assert "x" in command(tmp_path, "devices").stdout.splitlines()[1].split()
 
 
 def test_old_rows_are_forgotten(tmp_path: Path, database: Database) -> None:
@@ -741,8 +771,6 @@ def test_a_killed_sensor_goes_on_with_its_open_alert(
     shared_directory: Path,  # noqa: F811
 ) -> None:
     state = shared_directory / "state"
-    state.mkdir()
-    state.chmod(0o777)
     options = ("--format", "json", "--state", state)
     with watching(net, tmp_path, *options) as watch:
         net.send(FLOOD)
@@ -761,6 +789,7 @@ def test_a_killed_sensor_goes_on_with_its_open_alert(
         assert "resumed from a checkpoint of " in watch.errors
         wait_until(lambda: bool(watch.output))
         assert json.loads(watch.output.splitlines()[0]) == started
+        assert len(unprivileged_threads(watch)) == 2
         second = subprocess.run(
             net.command(sys.executable, "-m", "sensor", "watch", "-i", "span", *map(str, options)),
             capture_output=True,
@@ -774,3 +803,15 @@ def test_a_killed_sensor_goes_on_with_its_open_alert(
     (device,) = [row for row in records(state, "devices") if row["device"] == started["device"]["key"]]
     assert device["smtp25_connections"] > 0
     assert {path.stat().st_uid for path in state.iterdir()} == {65534}
+
+
+def test_a_directory_of_somebody_else_is_refused(
+    net: Net,  # noqa: F811
+    tmp_path: Path,
+    shared_directory: Path,  # noqa: F811
+) -> None:
+    closed = shared_directory / "state"
+    closed.mkdir()
+    for directory, reason in ((tmp_path, "Permission denied"), (closed, "user 65534 may not write there")):
+        status, line = refusal(net, "-i", "span", "--state", directory)
+        assert (status, line) == (2, f"spamsensor: --state {directory}: cannot be used: {reason}")

@@ -12,6 +12,7 @@ they are the same.
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -34,6 +35,7 @@ FORMAT: Final = 1
 _LENGTHS: Final = struct.Struct("<QQ")
 _HEAD_BYTES: Final = len(MAGIC) + _LENGTHS.size
 _DIGEST_BYTES: Final = 32
+_MAX_MANIFEST_BYTES: Final = 256 << 20  # 30,000 open alerts
 #: Arrays of a channel of evidence: there may be other channels than before.
 EVIDENCE: Final = "evidence."
 
@@ -78,6 +80,12 @@ def schema_digest(snapshot: Snapshot) -> str:
         if name == _alike(name)
     ]
     return hashlib.sha256("\n".join([*lines, *snapshot.meanings]).encode()).hexdigest()
+
+
+def most_bytes(like: Snapshot) -> int:
+    """Return a size that no checkpoint of tables like these exceeds."""
+    row_bytes = sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in like.arrays.values())
+    return row_bytes * max(*like.sizes.values(), *map(len, like.arrays.values())) + _MAX_MANIFEST_BYTES
 
 
 def encode(snapshot: Snapshot) -> Iterator[Any]:
@@ -150,7 +158,7 @@ def _read_arrays(content: memoryview, manifest: _Manifest, like: Snapshot) -> di
         kind = like.arrays.get(_alike(name))
         if kind is None or n_rows < 0:
             raise StateError(f"has an array of a kind that is not known: {visible(name)}")
-        end = start + n_rows * int(np.prod(kind.shape[1:], dtype=np.int64)) * kind.dtype.itemsize
+        end = start + n_rows * math.prod(kind.shape[1:]) * kind.dtype.itemsize
         if end > len(content):
             raise StateError("has longer arrays than it says")
         if name in like.arrays and _is_of_same_model(name, manifest.models, like.models):

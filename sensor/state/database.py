@@ -28,8 +28,8 @@ APPLICATION_ID: Final = 0x7370616D
 BUSY_S: Final = 5.0
 #: Devices that were not seen for so long, and alerts not heard of, are forgotten; so are the oldest of too many.
 KEPT_DAYS: Final = 400
-MAX_DEVICES: Final = 1 << 17
-MAX_ALERTS: Final = 1 << 17
+MAX_DEVICES: Final = 1 << 16
+MAX_ALERTS: Final = 1 << 15
 
 Verdict = Literal["benign", "infected"]
 
@@ -224,7 +224,10 @@ class Database:
             return [KeptDevice(msgspec.json.decode(record), labels.get(key)) for key, record in rows]
 
     def alerts(self, after: int = 0) -> list[KeptAlert]:
-        """Return the alerts and reviews that have changed since a revision, in the order of that."""
+        """Return the alerts and reviews that have changed since a revision, in the order of that.
+
+        Those of a version of this program whose records had other keys are left out.
+        """
         with self._explained() as connection:
             labels = self._labels()
             rows = connection.execute(
@@ -232,15 +235,7 @@ class Database:
                 " FROM alerts WHERE revision > ? ORDER BY revision",
                 (after,),
             )
-            return [
-                KeptAlert(
-                    msgspec.json.decode(record, type=Alert),
-                    *(state, first_time, last_time, revision),
-                    None if closed_time is None else (closed_time, closed_by),
-                    labels.get(device),
-                )
-                for record, state, first_time, last_time, revision, closed_time, closed_by, device in rows
-            ]
+            return [kept for row in rows if (kept := _kept_alert(labels, *row)) is not None]
 
     def _labels(self) -> dict[str, Label]:
         found = self._connection.execute(
@@ -291,6 +286,25 @@ class Database:
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
+
+
+def _kept_alert(
+    labels: Mapping[str, Label],
+    record: str,
+    state: str,
+    first_time: str,
+    last_time: str,
+    revision: int,
+    closed_time: str | None,
+    closed_by: str,
+    device: str,
+) -> KeptAlert | None:
+    try:
+        alert = msgspec.json.decode(record, type=Alert)
+    except msgspec.DecodeError:
+        return None
+    closed = None if closed_time is None else (closed_time, closed_by)
+    return KeptAlert(alert, state, first_time, last_time, revision, closed, labels.get(device))
 
 
 def open_for_sensor(path: Path) -> Database:

@@ -39,7 +39,11 @@ class DirectoryLock:
     """
 
     def __init__(self, directory: Path) -> None:
-        if not directory.is_dir():
+        try:
+            is_directory = directory.is_dir()
+        except OSError as error:
+            raise _unusable(directory, error.strerror) from None
+        if not is_directory:
             raise _unusable(directory, "not a directory")
         if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
             raise _unusable(directory, f"user {os.geteuid()} may not write there")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sensor.config import ExceptionRule, Instant, Mac, Network
 from sensor.errors import StateError
 from sensor.notation import counted, duration_text, visible
-from sensor.state.checkpoint import decode, encode
+from sensor.state.checkpoint import decode, encode, most_bytes
 from sensor.state.database import Database, ForeignError, open_for_sensor
 from sensor.state.files import CHECKPOINT, DATABASE, DirectoryLock, replace_file, set_aside
 
@@ -90,6 +90,7 @@ class Keeper:
         self._must_read = False
         self._is_ending = False
         self._decisions: _Decisions | None = None
+        self._written_s: float | None = None  # when the latest checkpoint was, by time.monotonic
         self._problems: deque[str] = deque(maxlen=16)
         self._thread = threading.Thread(target=self._work, name="state", daemon=True)
         # Of the thread: what failed last, so that it is said once.
@@ -131,17 +132,21 @@ class Keeper:
                 self._on_news(
                     f"{counted(n_lost, 'open alert')} of the database not in the checkpoint: marked lost"
                 )
+        self._alerts.extend(alerts)  # the database may be a new one
         self._thread.start()
         return pipeline, alerts
 
     def _read_checkpoint(self, pipeline: Pipeline, now_ns: int) -> Snapshot | None:
+        like = pipeline.snapshot()
         try:
+            if self._checkpoint.stat().st_size > most_bytes(like):
+                raise StateError("is larger than any checkpoint")
             content = self._checkpoint.read_bytes()
         except FileNotFoundError:
             return None
-        except (OSError, MemoryError) as error:
-            raise StateError(f"cannot be read: {getattr(error, 'strerror', None) or 'too large'}") from None
-        snapshot = decode(content, pipeline.snapshot())
+        except OSError as error:
+            raise StateError(f"cannot be read: {error.strerror}") from None
+        snapshot = decode(content, like)
         ahead_ns = snapshot.now_ns - now_ns
         if ahead_ns > MAX_AHEAD_NS:
             raise StateError(f"is {duration_text(ahead_ns / 1e9)} ahead of the clock")
@@ -213,6 +218,11 @@ class Keeper:
         if decisions.closed:
             pipeline.close_alerts(decisions.closed)
 
+    def stats(self) -> dict[str, float | None]:
+        """Return what ``--stats`` says of the state: the checkpoint's age, None before the first of this run."""
+        written_s = self._written_s
+        return {"checkpoint_age_s": None if written_s is None else round(time.monotonic() - written_s, 3)}
+
     def finish(self, pipeline: Pipeline) -> None:
         """Keep how the run ended, all of it; return when it is on the disk, or FLUSH_S is over."""
         self._rows, self._described = pipeline.device_rows(), []
@@ -264,6 +274,7 @@ class Keeper:
         if snapshot is not None:
             try:
                 replace_file(self._checkpoint, encode(snapshot))
+                self._written_s = time.monotonic()
                 self._failed.pop(CHECKPOINT, None)
             except OSError as error:
                 self._fail(CHECKPOINT, f"cannot be written: {error.strerror}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,7 +11,7 @@ from sensor.alerts.formats import alert_text
 from sensor.notation import day_and_second, eve_time, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from sensor.state.database import KeptAlert, KeptDevice, Label
 
@@ -33,16 +34,18 @@ _SOME_ADDRESSES = 2
 def device_rows(devices: Iterable[KeptDevice]) -> Iterator[tuple[str, ...]]:
     """Yield the cells of DEVICE_COLUMNS, printable ASCII."""
     for device in devices:
-        record = device.record
-        addresses = str(record["ips"]).split()
+        known: Mapping[str, Any] = defaultdict(
+            lambda: None, device.record
+        )  # of an older version, some are not there
+        addresses = str(known["ips"] or "").split()
         more = f" and {len(addresses) - _SOME_ADDRESSES} more" if len(addresses) > _SOME_ADDRESSES else ""
         yield _cells(
-            record["device"],
+            known["device"],
             " ".join(addresses[:_SOME_ADDRESSES]) + more,
-            *(record["hostname"], record["type"], record["vendor"], record["role"]),
-            record["smtp25_connections"] + record["submission_connections"],
-            f"{record['evidence']:.1f}",
-            day_and_second(record["last_seen"]),
+            *(known["hostname"], known["type"], known["vendor"], known["role"]),
+            (known["smtp25_connections"] or 0) + (known["submission_connections"] or 0),
+            f"{known['evidence'] or 0.0:.1f}",
+            day_and_second(known["last_seen"] or ""),
             _label_text(device.label),
         )
 
