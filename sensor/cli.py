@@ -869,7 +869,9 @@ def devices(*, state_path: str | None, list_format: str) -> int:
 
     with open_for_command(path) as database:
         found = database.devices()
-    if list_format == "text":
+    if not found:
+        say("no devices yet: they are written each minute, and when the sensor ends")
+    elif list_format == "text":
         show_table(DEVICE_COLUMNS, device_rows(found))
     for device in found if list_format == "json" else ():
         click.echo(device_json(device))
@@ -918,7 +920,10 @@ def alerts(
         found = database.alerts()
         listed = [kept for kept in found if has_all or kept.is_open]
         if list_format == "text" and not follow:
-            show_table(ALERT_COLUMNS, alert_rows(listed))
+            if listed:
+                show_table(ALERT_COLUMNS, alert_rows(listed))
+            else:
+                say("no alerts" if has_all else "no open alerts; --all shows those that are over")
             return EXIT_OK
         _print_alerts(listed, list_format)
         while follow:

@@ -105,8 +105,8 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=_WIDEST)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, overflow="fold")
+    for place, name in enumerate(columns):
+        table.add_column(name, overflow="fold", no_wrap=place == 0)  # what is copied stays in one piece
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -46,7 +47,7 @@ from sensor.state.database import (
     open_for_sensor,
 )
 from sensor.state.files import CHECKPOINT, DATABASE, DirectoryLock, make_directory, replace_file
-from sensor.state.keeper import Keeper
+from sensor.state.keeper import PAUSE_S, Keeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -428,6 +429,26 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     run.keeper.close()
 
 
+def test_alerts_have_checkpoints_soon_but_not_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed_over: list[float] = []
+    run = Kept(tmp_path)
+    run.take(recent_spam())
+    monkeypatch.setattr(run.keeper, "_hand_over", lambda *_, **__: handed_over.append(time.monotonic()))
+    begin = time.monotonic()
+    while time.monotonic() - begin < 2.5 * PAUSE_S:
+        run.keeper.take(CAMERA_ALERT)
+        run.keeper.take(make_alert(event_type="review"))
+        run.keeper.look_after(run.pipeline)
+        time.sleep(0.01)
+    assert len(handed_over) in (2, 3)
+    run.keeper._urgent_s = float("inf")
+    run.keeper.take(make_alert(event_type="review"))
+    assert run.keeper._urgent_s == float("inf")
+    run.keeper.close()
+
+
 @pytest.mark.parametrize("content", [b"", b"nonsense", MAGIC + bytes(100)])
 def test_what_is_no_checkpoint_is_set_aside(tmp_path: Path, content: bytes) -> None:
     (tmp_path / CHECKPOINT).write_bytes(content)
@@ -456,14 +477,13 @@ def make_foreign(path: Path, kind: str) -> None:
     if kind == "nonsense":
         path.write_bytes(b"no database at all " * 100)
         return
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE devices (x)")
     if kind == "newer":
-        path.unlink()
         open_for_sensor(path).close()
-        with sqlite3.connect(path) as connection:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE another (x)")
+        if kind == "newer":
             connection.execute(f"PRAGMA user_version = {VERSION + 1}")
-    connection.close()
+        connection.commit()
 
 
 @pytest.mark.parametrize("kind", ["nonsense", "foreign", "newer"])
@@ -675,6 +695,8 @@ def test_tables_of_hostile_names_are_harmless(tmp_path: Path, database: Database
 
 def test_open_alerts_are_listed_and_all_on_request(tmp_path: Path, database: Database) -> None:
     review = make_alert(alert_id="r", event_type="review")
+    assert "no open alerts" in command(tmp_path, "alerts").stderr
+    assert "no devices yet" in command(tmp_path, "devices").stderr
     database.write([CAMERA_ALERT, review, make_alert(alert_id="e", state="ended")], [], NOW_NS)
     assert [row["alert_id"] for row in records(tmp_path, "alerts")] == [CAMERA_ALERT.alert_id]
     assert {row["alert_id"] for row in records(tmp_path, "alerts", "--all")} == {
@@ -775,18 +797,18 @@ def test_a_killed_sensor_goes_on_with_its_open_alert(
     with watching(net, tmp_path, *options) as watch:
         net.send(FLOOD)
         wait_until(lambda: '"alert"' in watch.output)
+        said = [json.loads(line) for line in watch.output.splitlines()]
+        (started,) = [alert for alert in said if alert["event_type"] == "alert"]
         wait_until((state / CHECKPOINT).exists)
-        time.sleep(0.5)
+        wait_until(lambda: started["alert_id"].encode() in (state / CHECKPOINT).read_bytes())
         watch.process.send_signal(signal.SIGKILL)
         watch.process.wait()
-        said = [json.loads(line) for line in watch.output.splitlines()]
-    (started,) = [alert for alert in said if alert["event_type"] == "alert"]
     assert [row["alert"]["alert_id"] for row in records(state, "alerts")] == [started["alert_id"]]
     again = tmp_path / "again"
     again.mkdir()
     with watching(net, again, *options) as watch:
-        watch.wait_for("1 open alert")
-        assert "resumed from a checkpoint of " in watch.errors
+        watch.wait_for("resumed from a checkpoint of ")
+        assert watch.errors.rstrip().endswith(", 1 open alert")
         wait_until(lambda: bool(watch.output))
         assert json.loads(watch.output.splitlines()[0]) == started
         assert len(unprivileged_threads(watch)) == 2

@@ -314,6 +314,11 @@ def open_for_sensor(path: Path) -> Database:
     one may use it later, in its stead.
     """
     try:
+        # SQLite gives its journals the mode of the file, and new files that of any other.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
+    except OSError as error:
+        raise StateError(f"{visible(str(path))}: cannot be opened: {error.strerror}") from None
+    try:
         connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             _prepare(connection)

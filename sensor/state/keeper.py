@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 #: Between two checkpoints, two rounds of the device table, and two looks at what the operator says.
 EVERY_S: Final = 60.0
-#: A new alert does not wait for that, but for so long after the checkpoint before.
-PAUSE_S: Final = 5.0
+#: A new alert does not wait for that, but so long after the snapshot before, and so many times as long as that took.
+PAUSE_S: Final = 1.0
+PAUSE_TIMES: Final = 20
 #: Of each turn of the capture loop, this much may go to the device table.
 TURN_S: Final = 0.01
 #: Devices described in one go.
@@ -78,7 +79,7 @@ class Keeper:
         # Of the capture loop.
         self._next_s = time.monotonic() + EVERY_S
         self._urgent_s = float("inf")
-        self._last_s = float("-inf")
+        self._may_hurry_s = float("-inf")
         self._rows: NDArray[np.int64] | None = None  # of the round that goes on
         self._described: list[Columns] = []
         self._acted_on: _Decisions | None = None
@@ -163,8 +164,9 @@ class Keeper:
         self._on_news(", ".join(parts))
 
     def take(self, alert: Alert) -> None:
-        """Keep an alert, and have a checkpoint soon: what was said should not be forgotten."""
-        self._urgent_s = self._last_s + PAUSE_S
+        """Keep an alert, and have a checkpoint soon: what was said should not be forgotten. Reviews can wait."""
+        if alert.event_type == "alert":
+            self._urgent_s = self._may_hurry_s
         with self._changed:
             self._alerts.append(alert)
             self._changed.notify_all()
@@ -178,8 +180,10 @@ class Keeper:
             if self._rows is None:
                 self._rows = pipeline.device_rows()
         if is_due or now_s >= self._urgent_s:
-            self._last_s, self._urgent_s = now_s, float("inf")
+            self._urgent_s = float("inf")
             self._hand_over(pipeline.snapshot(), must_read=is_due)
+            end_s = time.monotonic()
+            self._may_hurry_s = end_s + max(PAUSE_S, PAUSE_TIMES * (end_s - now_s))
         if self._rows is not None:
             self._describe(pipeline, now_s + TURN_S)
         self._act(pipeline)
