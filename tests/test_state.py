@@ -29,7 +29,7 @@ from test_lifecycle import spam
 from test_watch import FLOOD, Net, net, refusal, shared_directory, unprivileged_threads, watching  # noqa: F401 - fixtures
 
 from sensor.alerts.destinations import Sinks, Stdout
-from sensor.alerts.formats import alert_json
+from sensor.alerts.formats import alert_json, alert_text
 from sensor.cli import main
 from sensor.config import Config, Output, Tables
 from sensor.devices.saved import NOT_SAVED, saved_fields
@@ -48,6 +48,7 @@ from sensor.state.database import (
 )
 from sensor.state.files import CHECKPOINT, DATABASE, DirectoryLock, make_directory, replace_file
 from sensor.state.keeper import PAUSE_S, Keeper
+from sensor.state.listing import changed_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -515,6 +516,36 @@ def test_a_full_disk_is_said_once_and_the_run_goes_on(
     assert run.problems == [f"{tmp_path / CHECKPOINT} cannot be written: No space left on device"]
 
 
+def test_what_the_database_did_not_take_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Kept(tmp_path)
+
+    def busy(*_: object) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run.keeper._database, "write", busy)
+        run.take(recent_spam())
+        wait_until(lambda: run.keeper._problems or run.problems)
+    run.next_minute()
+    assert run.problems == [f"{tmp_path / DATABASE} cannot be written: database is locked"]
+    wait_until(lambda: listed(tmp_path))
+    run.keeper.close()
+
+
+def test_what_can_neither_be_used_nor_set_aside_ends_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / CHECKPOINT).write_bytes(b"nonsense")
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(StateError, match="cannot be used, nor be renamed: Permission denied"):
+        Kept(tmp_path)
+
+
 # What the operator says.
 
 
@@ -768,6 +799,21 @@ def test_following_shows_what_changes(tmp_path: Path, database: Database) -> Non
     finally:
         process.kill()
         process.communicate()
+
+
+def test_what_changed_is_told_with_what_the_operator_said(tmp_path: Path, database: Database) -> None:
+    database.write([CAMERA_ALERT], [], NOW_NS)
+    (kept,) = listed(tmp_path)
+    assert changed_text(kept) == f"{alert_text(CAMERA_ALERT)}\n"
+    database.close_alert(kept.alert.alert_id, "me", NOW_NS)
+    database.add_label(kept.alert.alert_id, "benign", HOSTILE, "me", NOW_NS, NOW_NS + DAY_NS)
+    database.lose_all_but([])
+    with open_for_command(tmp_path / DATABASE) as reader:
+        (kept,) = reader.alerts()
+    *_, lost, closed, label, _ = changed_text(kept).split("\n")
+    assert lost.startswith("  lost      the sensor that said so ended")
+    assert closed == "  closed    2026-11-24 00:00:00 UTC by me"
+    assert label.startswith("  label     benign until 2026-11-25, by me: \\x1b[31m[bold]evil")
 
 
 # Open alerts are said again.

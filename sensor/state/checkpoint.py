@@ -151,19 +151,19 @@ def _read_manifest(content: memoryview, schema: str) -> _Manifest:
 
 
 def _read_arrays(content: memoryview, manifest: _Manifest, like: Snapshot) -> dict[str, NDArray[Any]]:
-    """Return the arrays, which are copies; those of evidence as far as it is of a model that we have."""
+    """Return the arrays, as they lie in ``content``; those of evidence only of models that we have."""
     arrays: dict[str, NDArray[Any]] = {}
     start = 0
     for name, n_rows in manifest.arrays.items():
         kind = like.arrays.get(_alike(name))
         if kind is None or n_rows < 0:
             raise StateError(f"has an array of a kind that is not known: {visible(name)}")
-        end = start + n_rows * math.prod(kind.shape[1:]) * kind.dtype.itemsize
+        shape = (n_rows, *kind.shape[1:])
+        end = start + math.prod(shape) * kind.dtype.itemsize
         if end > len(content):
             raise StateError("has longer arrays than it says")
         if name in like.arrays and _is_of_same_model(name, manifest.models, like.models):
-            raw = np.frombuffer(content[start:end], dtype=np.uint8)
-            arrays[name] = raw.copy().view(kind.dtype).reshape(n_rows, *kind.shape[1:])
+            arrays[name] = np.ndarray(shape, kind.dtype, content, start)
         start = end
     missing = [name for name in like.arrays if name not in arrays and not name.startswith(EVIDENCE)]
     if missing or start != len(content):

@@ -94,8 +94,9 @@ class Keeper:
         self._written_s: float | None = None  # when the latest checkpoint was, by time.monotonic
         self._problems: deque[str] = deque(maxlen=16)
         self._thread = threading.Thread(target=self._work, name="state", daemon=True)
-        # Of the thread: what failed last, so that it is said once.
+        # Of the thread: what failed last, so that it is said once; alerts that the database has not taken yet.
         self._failed: dict[str, str] = {}
+        self._untaken: list[Alert] = []
 
     def _open_database(self, path: Path) -> Database:
         try:
@@ -282,9 +283,11 @@ class Keeper:
                 self._failed.pop(CHECKPOINT, None)
             except OSError as error:
                 self._fail(CHECKPOINT, f"cannot be written: {error.strerror}")
+        self._untaken = [*self._untaken, *alerts][-_MAX_ALERTS:]
         try:
-            if alerts or devices:
-                self._database.write(alerts, devices, time.time_ns())
+            if self._untaken or devices:
+                self._database.write(self._untaken, devices, time.time_ns())
+                self._untaken = []
             if must_read:
                 decisions = self._read_decisions()
                 with self._changed:
