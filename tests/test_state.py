@@ -30,6 +30,8 @@ from test_watch import FLOOD, Net, net, refusal, shared_directory, unprivileged_
 
 from sensor.alerts.destinations import Sinks, Stdout
 from sensor.alerts.formats import alert_json, alert_text
+from sensor.capture.frames import FrameBatch
+from sensor.capture.merge import open_captures
 from sensor.cli import main
 from sensor.config import Config, Output, Tables
 from sensor.devices.saved import NOT_SAVED, saved_fields
@@ -128,6 +130,27 @@ def test_restarts_change_nothing(log: EventLog, cuts: list[float], has_windows: 
     assert run.take(log, first).outcome() == whole.outcome()
     for name, array in run.pipeline.snapshot().arrays.items():
         assert array.tobytes() == whole.pipeline.snapshot().arrays[name].tobytes(), name
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_restart_between_packets_loses_no_device(share: float) -> None:
+    """Connections that are open are not kept: what is said of the same devices may differ by that."""
+    with open_captures([FLOOD], on_problem=pytest.fail) as batches:
+        whole, run = Run(), Run()
+        for batch in batches:
+            whole.pipeline.feed(batch)
+            cut = round(share * len(batch.frames))
+            run.pipeline.feed(FrameBatch(batch.data, batch.frames[:cut]))
+            run.restart()
+            run.pipeline.feed(FrameBatch(batch.data, batch.frames[cut:]))
+    expected, outcome = whole.outcome(), run.outcome()
+    assert outcome[2]["device"] == expected[2]["device"]
+    assert outcome[2]["hostname"] == expected[2]["hostname"]
+    assert accused(outcome[0]) == accused(expected[0]) != set()
+
+
+def accused(alerts: list[bytes]) -> set[str]:
+    return {alert["device"]["key"] for alert in map(json.loads, alerts) if alert["event_type"] == "alert"}
 
 
 def test_an_alert_goes_on_after_a_restart() -> None:
