@@ -1035,6 +1035,7 @@ def check(config_path: str | None, home_nets: tuple[str, ...]) -> int:
 
     lines = [("configuration", config_path or "none: the defaults"), *describe(config, time.time_ns())]
     lines.append(("model", _describe_model(_open_model(None), config)))
+    lines.append(("registries", _describe_registries()))
     plan = memory_plan(config)
     lines.append(("memory", f"{_mib(sum(plan.values()))} for tables, allocated at the start, as follows"))
     lines += [("", f"{_mib(size):>12}  {name}") for name, size in sorted(plan.items(), key=_by_size)]
@@ -1055,6 +1056,18 @@ def _describe_model(artifact: Artifact | None, config: Config) -> str:
     promise = f"calibrated for {attained:g} false alarms a device-year, in simulation"
     short = "" if attained <= budget else f"; the budget of {budget:g} is less than was calibrated"
     return f"{artifact.manifest.name}, {len(artifact.trees.roots)} trees, {promise}{short}"
+
+
+def _describe_registries() -> str:
+    """Say which versions of the data there are by which devices and mail operators are told."""
+    from importlib.metadata import version
+
+    from sensor.devices.kinds import load_rules
+
+    vendors, suffixes = (f"{name} {version(name)}" for name in ("netaddr", "publicsuffixlist"))
+    return (
+        f"vendors by {vendors}, mail operators by {suffixes}, kinds of devices by {len(load_rules())} rules"
+    )
 
 
 def _by_size(item: tuple[str, int]) -> tuple[int, str]:

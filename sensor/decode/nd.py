@@ -48,9 +48,11 @@ def decode_nd(
 ) -> int:
     """Decode one message of types 133 to 136 (RFC 4861 section 4) and return its LanStatus.
 
-    A solicitation from the unspecified address asks whether an address is free, and claims none (RFC 4862 section
-    5.4). data: u8[n_bytes], in; the ICMPv6 message is ``data[start:end]``; ``src_hi``, ``src_lo``: who sent it.
-    nd: ND_DTYPE[1], out. weirds: i64[N_WEIRDS], LAN_MALFORMED counted up if truncated or malformed.
+    A solicitation from the unspecified address asks whether its target is free (RFC 4862 section 5.4): whoever asks
+    is about to have it, and claims it here.
+
+    data: u8[n_bytes], in; the ICMPv6 message is ``data[start:end]``; ``src_hi``, ``src_lo``: who sent it. nd:
+    ND_DTYPE[1], out. weirds: i64[N_WEIRDS], LAN_MALFORMED counted up if truncated or malformed.
     """
     row = nd[0]
     status = _decode_nd(data, start, end, src_hi, src_lo, row)
@@ -84,6 +86,9 @@ def _decode_nd(data: Bytes, start: int, end: int, src_hi: int, src_lo: int, row:
         row["address_hi"] = read_address_half(data, start + _TARGET, end)
         row["address_lo"] = read_address_half(data, start + _TARGET + 8, end)
         row["is_router"] = 1 if read_u8(data, start + 4, end) & _IS_ROUTER else 0
+    elif kind == NEIGHBOUR_SOLICITATION and src_hi == 0 and src_lo == 0:
+        row["address_hi"] = read_address_half(data, start + _TARGET, end)
+        row["address_lo"] = read_address_half(data, start + _TARGET + 8, end)
     else:
         row["address_hi"] = src_hi
         row["address_lo"] = src_lo

@@ -40,7 +40,7 @@ from sensor.devices.identity import (
 from sensor.devices.operators import operator_of_address
 from sensor.devices.relay import on_mail_transfer, on_peer_transfer
 from sensor.devices.resolution import find_answer, remember_answer
-from sensor.devices.routers import note_outside_sender, note_router
+from sensor.devices.routers import is_router, note_outside_sender, note_router
 from sensor.devices.table import (
     DAY_NS,
     HLL_REGISTERS,
@@ -786,7 +786,8 @@ def on_lan_event(t: DeviceTables, event: Any, text: NDArray[np.uint8], ts_ns: in
         note_claim(t, mac, hi, lo, event["vlan"], kind == _ND, ts_ns)
     if kind in (_DHCP, _DHCPV6):
         recognise(t, mac, event["aux_lo"], ts_ns)
-    row = find_home_device(t, mac, hi, lo, event["vlan"], True, False, ts_ns)
+    # What a router says of itself makes it no device.
+    row = find_home_device(t, mac, hi, lo, event["vlan"], not is_router(t.routers, mac), False, ts_ns)
     if row < 0:
         return
     advance_slots(t, row, ts_ns)
