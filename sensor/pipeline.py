@@ -355,10 +355,11 @@ def _role_label(role: Any) -> str:
 def _open_channels(config: Config, artifact: Artifact | None) -> tuple[Channel, ...]:
     """Return the index and the rules, and the trained model if there is one."""
     n, budget = config.tables.devices, config.budget.false_alarms_per_device_year
-    index = Channel("index", MonotoneIndex(), EvidenceTable(n), alarm_threshold(budget))
     if artifact is None:
-        return (index,)
-    return index, Channel("model", artifact.model, EvidenceTable(n), artifact.threshold(budget))
+        return (Channel("index", MonotoneIndex(), EvidenceTable(n), alarm_threshold(budget)),)
+    of_index, of_model = artifact.thresholds(budget)
+    index = Channel("index", MonotoneIndex(), EvidenceTable(n), of_index)
+    return index, Channel("model", artifact.model, EvidenceTable(n), of_model)
 
 
 def _event_tables(config: Config) -> EventTables:
