@@ -28,11 +28,11 @@ from sensor.devices.activity import (
 )
 from sensor.devices.features import FEATURES, N_FEATURES, Feature, compute_features
 from sensor.devices.roles import Role, infer_roles
-from sensor.devices.site import describe_site
+from sensor.devices.site import describe_site, mark_known_servers
 from sensor.devices.table import KEY_FREE, NEVER_NS, RECENT_SLOT_NS, Count, DeviceTables, new_device_tables
 from sensor.devices.view import addresses, guess, key_kind, key_text, total, vendor_of
 from sensor.events.flows import end_run, has_open_flows, pass_time, track_packets
-from sensor.events.tables import EventTables, Total, new_event_tables
+from sensor.events.tables import NO_DEADLINE, EventTables, Total, new_event_tables
 from sensor.events.types import EVENT_DTYPE, ROWS, TEXT, EventColumns, new_event_columns
 from sensor.model.channel import Channel
 from sensor.model.evidence import EvidenceTable, alarm_threshold
@@ -110,6 +110,24 @@ class Pipeline:
         self._lifecycle = Lifecycle(self._devices, self._channels, on_alert)
         self._features = np.zeros((JUDGED_ROWS, N_FEATURES))
         self._window_end_ns = NEVER_NS
+
+    def reconfigure(self, config: Config, artifact: Artifact | None) -> None:
+        """Go on with what ``config`` says of the site and of the budget, and with another model, from now on.
+
+        Settings that tables were made from have to be those of before (sensor/reload.py). Evidence so far counts on,
+        but for that of another model, which measures with another scale.
+        """
+        self._devices = self._devices._replace(**describe_site(config)._asdict())
+        mark_known_servers(self._devices)
+        budget = config.budget.false_alarms_per_device_year
+        index, *trained = self._channels
+        channels = [index._replace(threshold=alarm_threshold(budget))]
+        if artifact is not None:
+            is_same = bool(trained) and trained[0].model is artifact.model
+            evidence = trained[0].evidence if is_same else EvidenceTable(config.tables.devices)
+            channels.append(Channel("model", artifact.model, evidence, artifact.threshold(budget)))
+        self._channels = tuple(channels)
+        self._lifecycle.reconfigure(self._devices, self._channels)
 
     def feed(self, batch: FrameBatch) -> None:
         """Take a batch of frames."""
@@ -299,11 +317,23 @@ class Pipeline:
         columns["operators_24h"] = [round(float(value)) for value in operators]
         return columns
 
+    def _table_use(self, n_devices: int) -> dict[str, dict[str, int]]:
+        """Return how many rows of each table are in use: of those that are cheap to count."""
+        tables, state = self._event_tables, self._event_tables.state[0]
+        uses = {
+            "flows": (int((tables.deadline_ns != NO_DEADLINE).sum()), len(tables.flows)),
+            "devices": (n_devices, len(self._devices.devices)),
+            "line_buffers": (len(tables.line_stack) - int(state["line_free"]), len(tables.line_stack)),
+            "held_segments": (len(tables.held_stack) - int(state["held_free"]), len(tables.held_stack)),
+        }
+        return {name: {"used": used, "rows": rows} for name, (used, rows) in uses.items()}
+
     def stats(self) -> dict[str, Any]:
-        """Return the totals of the run so far."""
+        """Return the totals of the run so far; fast enough to be called each second."""
         tables, t = self._event_tables, self._devices
         has_packets = self._last_ns >= 0 or self._first_ns < NEVER_NS
         evictions = tables.evictions + t.evictions
+        n_devices = int((t.devices["key_kind"] != KEY_FREE).sum())
         return {
             "packets": int(self._frame_counts.sum()),
             "bytes": self._n_bytes,
@@ -316,10 +346,15 @@ class Pipeline:
             "dns_queries": int(tables.totals[Total.DNS_QUERIES]),
             "dns_responses": int(tables.totals[Total.DNS_RESPONSES]),
             "mx_queries": int(tables.totals[Total.MX_QUERIES]),
-            "devices": int((t.devices["key_kind"] != KEY_FREE).sum()),
+            "devices": n_devices,
             "alerts": self._lifecycle.n_alerts,
             "reviews": self._lifecycle.n_reviews,
             "excepted_connections": int(t.clock[0]["excepted"]),
+            "outside_connections": int(t.clock[0]["called"]),
+            "outside_answers": int(t.clock[0]["answered"]),
+            "model": self._lifecycle.model,
+            "open_alerts": self._lifecycle.open_by_severity(),
+            "tables": self._table_use(n_devices),
             "frames": {status.name.lower(): int(self._frame_counts[status]) for status in FrameStatus},
             "peeled": {
                 layer.name.lower(): int(self._peeled[layer]) for layer in Layer if self._peeled[layer]
@@ -384,9 +419,9 @@ def kept_ports(config: Config) -> KeptPorts:
     return KeptPorts(*(frozenset(np.flatnonzero(kept).tolist()) for kept in (tcp, udp)))
 
 
-def warm_up(config: Config) -> None:
+def warm_up(config: Config, artifact: Artifact | None = None) -> None:
     """Run every kernel once, so that none is compiled or loaded while packets wait."""
-    pipeline = Pipeline(config, on_alert=lambda _: None)
+    pipeline = Pipeline(config, on_alert=lambda _: None, artifact=artifact)
     frames = np.zeros(1, dtype=FRAME_DTYPE)
     frames["link_type"] = LinkType.ETHERNET
     pipeline.feed(FrameBatch(np.zeros(1, dtype=np.uint8), frames))

@@ -22,6 +22,7 @@ LAYERS = (
         "metrics",
         "native",
         "notation",
+        "notify",
         "outputs",
         "privileges",
         "store",
@@ -34,7 +35,7 @@ LAYERS = (
     ("devices",),
     ("model",),
     ("alerts",),
-    ("pipeline", "console", "dump", "replay"),
+    ("pipeline", "console", "dump", "mirror", "reload", "replay", "upkeep"),
     ("report", "simulate"),
     ("training",),
     ("cli", "__main__"),
@@ -48,7 +49,7 @@ BYTE_READERS = (
     "dump.py",  # prints a whole frame in hex
 )
 CLOCK_READERS = (
-    *("cli.py", "metrics.py", "capture/follow.py", "capture/live.py"),
+    *("cli.py", "metrics.py", "notify.py", "upkeep.py", "capture/follow.py", "capture/live.py"),
     *("alerts/queued.py", "alerts/syslog.py"),
 )
 CLOCKS = {

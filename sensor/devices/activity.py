@@ -675,11 +675,24 @@ def on_inbound(t: DeviceTables, row: int, event: Any, orig_home: bool) -> None:
         count(t, row, _INBOUND_MESSAGES, event["count"])  # inferred from the size, as for mail that is sent
 
 
+@inlined
+def is_answer(event: Any) -> bool:
+    """Tell whether an event of a mail connection shows that a packet of the server was captured."""
+    kind = event["kind"]
+    if kind == _CLOSE:
+        return bool(event["flags"] & _FLAG_NO_RESP == 0)
+    return bool(kind == _REPLY or (kind == _TRANSFER and event["resp_bytes"] > 0))
+
+
 @spliced
 def on_mail_event(t: DeviceTables, row: int, event: Any, text: NDArray[np.uint8], ts_ns: int) -> int:
     """Take an event of a mail connection to a server outside; return how much evidence it is, NO_NEWS for none."""
     kind = event["kind"]
     evidence = NO_NEWS
+    if kind == _OPEN:
+        t.clock[0]["called"] += 1
+    elif is_answer(event):
+        t.clock[0]["answered"] += 1
     if t.exceptions.size > 0 and is_excepted(t, row, event["resp_hi"], event["resp_lo"], ts_ns):
         if kind == _OPEN:
             t.clock[0]["excepted"] += 1

@@ -285,6 +285,8 @@ CLOCK_DTYPE = np.dtype(
         ("wake_ns", np.int64),  # packet time at which the caller wants to be called in any case
         ("n_window", np.int64),
         ("excepted", np.int64),  # mail connections that an exception covers
+        ("called", np.int64),  # mail connections to servers outside
+        ("answered", np.int64),  # events in which such a server said something: what a one-way mirror lacks
     ]
 )
 
