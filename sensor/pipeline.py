@@ -119,14 +119,12 @@ class Pipeline:
         """
         self._devices = self._devices._replace(**describe_site(config)._asdict())
         mark_known_servers(self._devices)
-        budget = config.budget.false_alarms_per_device_year
         index, *trained = self._channels
-        channels = [index._replace(threshold=alarm_threshold(budget))]
-        if artifact is not None:
-            is_same = bool(trained) and trained[0].model is artifact.model
-            evidence = trained[0].evidence if is_same else EvidenceTable(config.tables.devices)
-            channels.append(Channel("model", artifact.model, evidence, artifact.threshold(budget)))
-        self._channels = tuple(channels)
+        new_index, *new_trained = _open_channels(config, artifact)
+        is_same = bool(trained and new_trained) and trained[0].model is new_trained[0].model
+        if is_same:
+            new_trained = [new_trained[0]._replace(evidence=trained[0].evidence)]
+        self._channels = (new_index._replace(evidence=index.evidence), *new_trained)
         self._lifecycle.reconfigure(self._devices, self._channels)
 
     def feed(self, batch: FrameBatch) -> None:

@@ -250,9 +250,17 @@ def add_address(t: DeviceTables, row: int, place: int, hi: int, lo: int, ts_ns: 
     address["last_ns"] = ts_ns
     if is_in_networks(t.known_servers, hi, lo):
         device["is_known_server"] = 1
-    for i in range(t.known_server_macs.size):
-        if t.known_server_macs[i] == device["mac"]:
-            device["is_known_server"] = 1
+    if is_known_mac(t.known_server_macs, device["mac"]):
+        device["is_known_server"] = 1
+
+
+@inner
+def is_known_mac(macs: NDArray[np.int64], mac: int) -> bool:
+    """Tell whether the configuration names a MAC address as a mail server's: ``macs``, i8[k]."""
+    for i in range(macs.size):  # noqa: SIM110 - numba knows no generators
+        if macs[i] == mac:
+            return True
+    return False
 
 
 @inner
@@ -273,12 +281,14 @@ def forget_address(t: DeviceTables, mac: int, hi: int, lo: int) -> None:
     row = row_of_mac(t.devices, first_mac(t.aliases, mac))
     if row < 0:
         return
+    is_known = is_known_mac(t.known_server_macs, t.devices[row]["mac"])
     for i in range(N_ADDRESSES):
         address = t.addresses[row, i]
         if address["hi"] == hi and address["lo"] == lo:
             address["last_ns"] = 0
-            if is_in_networks(t.known_servers, hi, lo):
-                t.devices[row]["is_known_server"] = 0
+        elif address["last_ns"] != 0:
+            is_known = is_known or is_in_networks(t.known_servers, address["hi"], address["lo"])
+    t.devices[row]["is_known_server"] = 1 if is_known else 0
 
 
 @inner
