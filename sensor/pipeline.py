@@ -119,6 +119,9 @@ class Pipeline:
         """
         self._devices = self._devices._replace(**describe_site(config)._asdict())
         mark_known_servers(self._devices)
+        if config.home_nets != self._config.home_nets:
+            self._devices.routers[:] = 0  # who sent packets of outside addresses: outside is elsewhere now
+        self._config = config
         budget = config.budget.false_alarms_per_device_year
         index, *trained = self._channels
         channels = [index._replace(threshold=alarm_threshold(budget))]

@@ -172,6 +172,19 @@ def test_home_networks_and_exceptions_hold_from_then_on() -> None:
     assert row_of(run.tables, 0x020000000009) >= 0
 
 
+def test_whoever_was_outside_before_is_no_router() -> None:
+    run = Run(small(home_nets=(Network("10.0.0.0/8"),)))
+    for second in range(2):
+        log = EventLog()
+        log.connect(second)
+        run.see(log)
+        if second == 0:
+            assert rows_of(run.tables) == []
+            run.pipeline.reconfigure(small(), None)
+    assert row_of(run.tables, CAMERA_MAC) >= 0
+    assert run.pipeline.device_table()["device"] == ["44:19:b6:0a:0b:0c"]
+
+
 def test_a_budget_moves_the_thresholds_and_evidence_stays() -> None:
     run = Run(small(), MODEL)
     for channel in run.pipeline._channels:
