@@ -15,10 +15,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from receivers import Certificates
 from reference_syslog import parse
+from test_artifact import MODEL
+
+from sensor.model.artifact import Artifact, write_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -428,6 +432,25 @@ def test_a_configuration_is_read_anew_if_it_is_good(net: Net, tmp_path: Path, sh
         watch.process.send_signal(signal.SIGHUP)
         watch.wait_for(f"reload: {config}: No such file or directory; everything stays as it was")
         assert watch.end() == 0
+
+
+def test_a_model_is_read_anew_if_it_is_good(net: Net, tmp_path: Path, shared_directory: Path) -> None:
+    write_artifact(shared_directory, MODEL)
+    arguments = ("--model", shared_directory, "--stats", shared_directory / "stats.json")
+    with watching(net, tmp_path, *arguments) as watch:
+        (shared_directory / "model.npz").write_bytes(b"PK")
+        watch.process.send_signal(signal.SIGHUP)
+        watch.wait_for(
+            "model.npz: is not the file that the manifest names: its digest differs; everything stays"
+        )
+        manifest = msgspec.structs.replace(MODEL.manifest, name="other")
+        write_artifact(shared_directory, Artifact(manifest, MODEL.trees))
+        watch.process.send_signal(signal.SIGHUP)
+        watch.wait_for("reload: changed: the model\n")
+        watch.process.send_signal(signal.SIGHUP)
+        watch.wait_for("reload: changed: nothing\n")
+        assert watch.end() == 0
+    assert json.loads((shared_directory / "stats.json").read_text())["model"] == "monotone-index-1 + other"
 
 
 def test_a_configuration_that_cannot_be_read_anew_is_said(net: Net, tmp_path: Path) -> None:
