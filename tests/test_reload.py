@@ -234,6 +234,34 @@ def test_a_reload_of_the_same_changes_nothing(at: int) -> None:
     assert flood(small(), at) == alerts
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["look", "arp", "send", "home", "elsewhere"]),
+            st.sampled_from([CAMERA, PRINTER, "10.0.0.1", "192.0.2.1", "192.0.2.2"]),
+            st.integers(0x020000000001, 0x020000000004),
+        ),
+        max_size=20,
+    )
+)
+def test_the_number_of_devices_is_that_of_rows_in_use(steps: list[tuple[str, str, int]]) -> None:
+    """Whenever it is asked for: devices come, turn out to be routers, and home is elsewhere."""
+    run = Run(small())
+    for second, (what, address, mac) in enumerate(steps):
+        log = EventLog()
+        if what == "arp":
+            log.add(EventKind.ARP, second, orig=address, mac=mac)
+        elif what == "send":
+            log.connect(second, orig=address, mac=mac)
+        elif what == "look":
+            assert run.pipeline.stats()["devices"] == len(rows_of(run.tables))
+        else:
+            net = Network("192.168.0.0/16" if what == "home" else "192.0.2.0/24")
+            run.pipeline.reconfigure(small(home_nets=(net,)), None)
+        run.see(log)
+    assert run.pipeline.stats()["devices"] == len(rows_of(run.tables))
+
+
 def test_use_of_tables_and_open_alerts_are_counted() -> None:
     run = Run(small())
     assert run.pipeline.stats()["tables"]["devices"] == {"used": 0, "rows": 256}
