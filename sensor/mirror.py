@@ -29,6 +29,7 @@ class _Direction:
     missed: str  # ... and this one
     noun: str  # what is heard
     complaint: str
+    question: str = "is the mirror one-way?"
     is_missing: bool = False
     _since_s: float | None = None
     _n_heard: int = 0
@@ -51,9 +52,7 @@ class _Direction:
         if n_new < MIN_HEARD or self.is_missing:
             return None
         self.is_missing = True
-        return (
-            f"{self.complaint} in {PATIENCE_S:.0f} s, of {counted(n_new, self.noun)}: is the mirror one-way?"
-        )
+        return f"{self.complaint} in {PATIENCE_S:.0f} s, of {counted(n_new, self.noun)}: {self.question}"
 
 
 def _directions() -> tuple[_Direction, ...]:
@@ -64,6 +63,7 @@ def _directions() -> tuple[_Direction, ...]:
             "outside_answers",
             "mail connection",
             "no answer seen from outside",
+            "is the mirror one-way, or mail blocked?",
         ),
         _Direction(
             "mail_commands", "smtp_replies", "smtp_commands", "reply", "no mail client seen, only servers,"

@@ -110,6 +110,8 @@ class Pipeline:
         self._lifecycle = Lifecycle(self._devices, self._channels, on_alert)
         self._features = np.zeros((JUDGED_ROWS, N_FEATURES))
         self._window_end_ns = NEVER_NS
+        self._n_devices = 0
+        self._counted_at: tuple[int, int] | None = None
 
     def reconfigure(self, config: Config, artifact: Artifact | None) -> None:
         """Go on with what ``config`` says of the site and of the budget, and with another model, from now on.
@@ -119,6 +121,10 @@ class Pipeline:
         """
         self._devices = self._devices._replace(**describe_site(config)._asdict())
         mark_known_servers(self._devices)
+        if config.home_nets != self._config.home_nets:
+            self._devices.routers[:] = 0  # who sent packets of outside addresses: outside is elsewhere now
+            self._counted_at = None
+        self._config = config
         index, *trained = self._channels
         new_index, *new_trained = _open_channels(config, artifact)
         is_same = bool(trained and new_trained) and trained[0].model is new_trained[0].model
@@ -315,6 +321,18 @@ class Pipeline:
         columns["operators_24h"] = [round(float(value)) for value in operators]
         return columns
 
+    def _count_devices(self) -> int:
+        """Return how many rows of the device table are in use; it is looked through only where that may have changed.
+
+        A new device takes the next serial, and rows are freed where a MAC address turns out to be a router's.
+        """
+        t = self._devices
+        state = int(t.clock[0]["next_serial"]), int(t.routers["is_sure"].sum())
+        if state != self._counted_at:
+            self._n_devices = int(np.count_nonzero(t.devices["key_kind"] != KEY_FREE))
+            self._counted_at = state
+        return self._n_devices
+
     def _table_use(self, n_devices: int) -> dict[str, dict[str, int]]:
         """Return how many rows of each table are in use: of those that are cheap to count."""
         tables, state = self._event_tables, self._event_tables.state[0]
@@ -331,7 +349,7 @@ class Pipeline:
         tables, t = self._event_tables, self._devices
         has_packets = self._last_ns >= 0 or self._first_ns < NEVER_NS
         evictions = tables.evictions + t.evictions
-        n_devices = int((t.devices["key_kind"] != KEY_FREE).sum())
+        n_devices = self._count_devices()
         return {
             "packets": int(self._frame_counts.sum()),
             "bytes": self._n_bytes,

@@ -169,6 +169,19 @@ def test_home_networks_and_exceptions_hold_from_then_on() -> None:
     assert row_of(run.tables, 0x020000000009) >= 0
 
 
+def test_whoever_was_outside_before_is_no_router() -> None:
+    run = Run(small(home_nets=(Network("10.0.0.0/8"),)))
+    for second in range(2):
+        log = EventLog()
+        log.connect(second)
+        run.see(log)
+        if second == 0:
+            assert rows_of(run.tables) == []
+            run.pipeline.reconfigure(small(), None)
+    assert row_of(run.tables, CAMERA_MAC) >= 0
+    assert run.pipeline.device_table()["device"] == ["44:19:b6:0a:0b:0c"]
+
+
 def test_a_budget_moves_the_thresholds_and_evidence_stays() -> None:
     run = Run(small(), MODEL)
     for channel in run.pipeline._channels:
@@ -216,6 +229,34 @@ def test_a_reload_of_the_same_changes_nothing(at: int) -> None:
     alerts = flood(small(), None)
     assert [alert.state for alert in alerts if alert.event_type == "alert"][:1] == ["started"]
     assert flood(small(), at) == alerts
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["look", "arp", "send", "home", "elsewhere"]),
+            st.sampled_from([CAMERA, PRINTER, "10.0.0.1", "192.0.2.1", "192.0.2.2"]),
+            st.integers(0x020000000001, 0x020000000004),
+        ),
+        max_size=20,
+    )
+)
+def test_the_number_of_devices_is_that_of_rows_in_use(steps: list[tuple[str, str, int]]) -> None:
+    """Whenever it is asked for: devices come, turn out to be routers, and home is elsewhere."""
+    run = Run(small())
+    for second, (what, address, mac) in enumerate(steps):
+        log = EventLog()
+        if what == "arp":
+            log.add(EventKind.ARP, second, orig=address, mac=mac)
+        elif what == "send":
+            log.connect(second, orig=address, mac=mac)
+        elif what == "look":
+            assert run.pipeline.stats()["devices"] == len(rows_of(run.tables))
+        else:
+            net = Network("192.168.0.0/16" if what == "home" else "192.0.2.0/24")
+            run.pipeline.reconfigure(small(home_nets=(net,)), None)
+        run.see(log)
+    assert run.pipeline.stats()["devices"] == len(rows_of(run.tables))
 
 
 def test_use_of_tables_and_open_alerts_are_counted() -> None:

@@ -15,10 +15,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from receivers import Certificates
 from reference_syslog import parse
+from test_artifact import MODEL
+
+from sensor.model.artifact import Artifact, write_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -423,10 +427,30 @@ def test_a_configuration_is_read_anew_if_it_is_good(net: Net, tmp_path: Path, sh
         while '"alert"' not in watch.output:
             assert time.monotonic() < end
             time.sleep(0.05)
+        assert '"key":"44:19:b6:5d:20:15"' in watch.output
         config.unlink()
         watch.process.send_signal(signal.SIGHUP)
         watch.wait_for(f"reload: {config}: No such file or directory; everything stays as it was")
         assert watch.end() == 0
+
+
+def test_a_model_is_read_anew_if_it_is_good(net: Net, tmp_path: Path, shared_directory: Path) -> None:
+    write_artifact(shared_directory, MODEL)
+    arguments = ("--model", shared_directory, "--stats", shared_directory / "stats.json")
+    with watching(net, tmp_path, *arguments) as watch:
+        (shared_directory / "model.npz").write_bytes(b"PK")
+        watch.process.send_signal(signal.SIGHUP)
+        watch.wait_for(
+            "model.npz: is not the file that the manifest names: its digest differs; everything stays"
+        )
+        manifest = msgspec.structs.replace(MODEL.manifest, name="other")
+        write_artifact(shared_directory, Artifact(manifest, MODEL.trees))
+        watch.process.send_signal(signal.SIGHUP)
+        watch.wait_for("reload: changed: the model\n")
+        watch.process.send_signal(signal.SIGHUP)
+        watch.wait_for("reload: changed: nothing\n")
+        assert watch.end() == 0
+    assert json.loads((shared_directory / "stats.json").read_text())["model"] == "monotone-index-1 + other"
 
 
 def test_a_configuration_that_cannot_be_read_anew_is_said(net: Net, tmp_path: Path) -> None:
@@ -465,7 +489,7 @@ def test_a_mirror_that_lacks_a_direction_or_everything_is_noticed(net: Net, tmp_
             assert watch.end() == 0
     finally:
         net.run("sh", "-c", f"tc filter del dev sw-world ingress; {_MIRROR_WORLD}")
-    assert watch.errors.count("is the mirror one-way?") == 2
+    assert watch.errors.count("is the mirror one-way") == 2
 
 
 def test_a_run_can_be_limited(net: Net, tmp_path: Path) -> None:
@@ -497,3 +521,11 @@ def test_without_the_capability_it_is_named(net: Net) -> None:
 def test_an_unknown_user_is_refused(net: Net) -> None:
     status, line = refusal(net, "-i", SPAN, "--user", "nobody-of-that-name")
     assert (status, "no such user" in line) == (2, True)
+
+
+def test_a_port_for_metrics_that_is_taken_is_refused(net: Net, tmp_path: Path) -> None:
+    with watching(net, tmp_path, "--metrics", "127.0.0.1:9477"):
+        status, line = refusal(net, "-i", SPAN, "--metrics", "127.0.0.1:9477")
+    assert (status, line) == (2, "spamsensor: --metrics 127.0.0.1:9477: Address already in use")
+    status, line = refusal(net, "-i", SPAN, "--metrics", "localhost")
+    assert (status, "expected an address and a port" in line) == (2, True)

@@ -751,6 +751,8 @@ def on_dns_event(
             )
         return NO_NEWS
     if kind == _RESPONSE:
+        if server < 0:
+            t.clock[0]["answered"] += 1
         if server >= 0 and event["enhanced"] == 0:
             t.devices[server]["is_resolver"] = 1
         if event["flags"] & _FLAG_GAP == 0:
@@ -771,6 +773,8 @@ def on_dns_event(
 @spliced
 def on_peer_event(t: DeviceTables, row: int, event: Any, is_orig: bool, ts_ns: int) -> None:
     """Take what a device that has mailed exchanges with an outside peer beside mail; ``is_orig``: it spoke first."""
+    if event["kind"] == _TRANSFER and (event["resp_bytes"] if is_orig else event["orig_bytes"]) > 0:
+        t.clock[0]["answered"] += 1
     if t.devices[row]["mail_first_ns"] < 0:
         return
     hi = event["resp_hi"] if is_orig else event["orig_hi"]

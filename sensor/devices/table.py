@@ -286,7 +286,7 @@ CLOCK_DTYPE = np.dtype(
         ("n_window", np.int64),
         ("excepted", np.int64),  # mail connections that an exception covers
         ("called", np.int64),  # mail connections to servers outside
-        ("answered", np.int64),  # events in which such a server said something: what a one-way mirror lacks
+        ("answered", np.int64),  # events in which somebody outside answered: what a one-way mirror lacks
     ]
 )
 
