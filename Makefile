@@ -52,10 +52,10 @@ WORLDS := build/worlds
 TRAINING := realistic-11 hostile-12 cold-13
 HELD_OUT := realistic-21 hostile-22 cold-23
 SIMULATE = $(BIN)/spamsensor simulate --jobs 2 --seed $(lastword $(subst -, ,$@)) --out $@.new
-$(WORLDS)/realistic-11: DEVICES = --world realistic --devices 1800
-$(WORLDS)/hostile-12: DEVICES = --world hostile --devices 800
-$(WORLDS)/realistic-21: DEVICES = --world realistic --devices 1200
-$(WORLDS)/hostile-22: DEVICES = --world hostile --devices 600
+$(WORLDS)/realistic-11: DEVICES = --world realistic --devices 6000
+$(WORLDS)/hostile-12: DEVICES = --world hostile --devices 1200
+$(WORLDS)/realistic-21: DEVICES = --world realistic --devices 18000
+$(WORLDS)/hostile-22: DEVICES = --world hostile --devices 1500
 $(WORLDS)/cold-%: DEVICES = --world realistic --cold --devices 2000
 $(WORLDS)/%: | $(VENV)/.tests
 	rm -rf $@.new && $(SIMULATE) $(DEVICES) && mv $@.new $@

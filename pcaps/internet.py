@@ -37,6 +37,10 @@ class Operator:
         return next(iter(self.mx.values()))
 
 
+#: IPv6, where a scenario has it: the prefix of the LAN, the way to it, and the provider's mail server.
+LAN_V6, BACKBONE_V6, GATEWAY_V6 = "2001:db8:50:", "2001:db8:fe::1", "2001:db8:fe::2"
+ISP_ROUTER_V6, ISP_V6 = "2001:db8:ff::1", "2001:db8:ff::25"
+
 POLICIES: dict[str, dict[str, str]] = {
     # The mailbox "left" is taken in and then returned to its sender: the late bounce that real mail has.
     "plain": {"transport_maps": "regexp:{{/^left@/ error:5.1.6 this mailbox has moved}}"},

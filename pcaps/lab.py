@@ -27,6 +27,10 @@ from machines import HOME, LabError, Machine, add_switch, await_success, boot, p
 from scenarios import (
     GATEWAY,
     GATEWAY_MAC,
+    INNER_LAN,
+    INNER_ROUTER,
+    INNER_ROUTER_MAC,
+    ISP,
     LAN,
     MAIL,
     OFFICE_DOMAIN,
@@ -42,7 +46,10 @@ from services import (
     make_certificate,
     start_avahi,
     start_dhcp_client,
+    start_dhcp_relay,
     start_gateway_dnsmasq,
+    start_ipv6_door,
+    start_lldpd,
     start_postfix,
     start_unbound,
     start_web_server,
@@ -55,6 +62,7 @@ TOOLS = {
     "dnsmasq": "dnsmasq-base",
     "ethtool": "ethtool",
     "ip": "iproute2",
+    "lldpd": "lldpd",
     "msmtp": "msmtp",
     "nc": "netcat-openbsd",
     "nsenter": "util-linux",
@@ -62,6 +70,7 @@ TOOLS = {
     "postfix": "postfix",
     "saslpasswd2": "sasl2-bin",
     "setpriv": "util-linux",
+    "socat": "socat",
     "swaks": "swaks",
     "tcpdump": "tcpdump",
     "udhcpc": "udhcpc",
@@ -80,7 +89,8 @@ LABEL_COLUMNS = (
     "first_ts",
 )
 #: What --logs leaves out: queues, pipes, sockets, message texts, the key.
-NOT_LOGS = ("spool", "avahi-run", "*.pipe", "stdin-*", "tls.key")
+NOT_LOGS = ("spool", "avahi-run", "*.socket", "*.pipe", "stdin-*", "tls.key")
+INNER_ROUTER_ADDRESS = f"{LAN}40"
 MAX_CAPTURE_BYTES = 1_500_000
 
 
@@ -209,7 +219,20 @@ def build_outside(scenario: Scenario) -> dict[str, Machine]:
     start_mail_servers(
         {machines[operator.name]: internet.mail_server(operator) for operator in internet.OPERATORS}
     )
+    if scenario.has_ipv6:
+        add_ipv6(backbone, machines[ISP.name])
     return machines
+
+
+def add_ipv6(backbone: Machine, isp: Machine) -> None:
+    """Give the backbone a way for IPv6, and the provider's mail server an address."""
+    backbone.sysctl("net.ipv6.conf.all.forwarding", "1")
+    for address in (internet.BACKBONE_V6, internet.ISP_ROUTER_V6):
+        backbone.run("ip", "address", "add", f"{address}/64", "dev", "wan0", "nodad")
+    backbone.run("ip", "-6", "route", "add", f"{internet.LAN_V6}:/64", "via", internet.GATEWAY_V6)
+    isp.run("ip", "address", "add", f"{internet.ISP_V6}/64", "dev", "eth0", "nodad")
+    isp.run("ip", "-6", "route", "add", "default", "via", internet.ISP_ROUTER_V6)
+    start_ipv6_door(isp, internet.ISP_V6, ISP.submission_address)
 
 
 def start_mail_servers(servers: dict[Machine, MailServer]) -> None:
@@ -239,17 +262,46 @@ def build_gateway(scenario: Scenario, backbone: Machine) -> Machine:
         gateway.run(
             "ip", "rule", "add", "iif", "br0", "ipproto", "tcp", "dport", "25", "blackhole", "pref", "100"
         )
-    leases = [(device.mac, device.address) for device in scenario.devices]
-    start_gateway_dnsmasq(gateway, LAN, internet.RESOLVER, leases)
+    more = []
+    if scenario.has_ipv6:
+        gateway.sysctl("net.ipv6.conf.all.forwarding", "1")
+        gateway.run("ip", "address", "add", f"{internet.LAN_V6}:1/64", "dev", "br0", "nodad")
+        gateway.run("ip", "address", "add", f"{internet.GATEWAY_V6}/64", "dev", "eth0", "nodad")
+        gateway.run("ip", "-6", "route", "add", "default", "via", internet.BACKBONE_V6)
+        more += ["--enable-ra", f"--dhcp-range={internet.LAN_V6}:100,{internet.LAN_V6}:1ff,slaac,64,10m"]
+    if scenario.has_inner_router:
+        gateway.run("ip", "route", "add", f"{INNER_LAN}0/24", "via", INNER_ROUTER_ADDRESS)
+        more += [f"--dhcp-range=set:inner,{INNER_LAN}100,{INNER_LAN}199,255.255.255.0,10m"]
+        more += [f"--dhcp-option=tag:inner,option:router,{INNER_LAN}1"]
+    leases = [(device.lease[0], device.address) for device in scenario.devices]
+    start_gateway_dnsmasq(gateway, LAN, internet.RESOLVER, leases, *more)
     return gateway
+
+
+def build_inner_router(gateway: Machine) -> Machine:
+    """A router on the LAN with a network of its own behind it, whose DHCP it relays and whose addresses it leaves."""
+    router = boot(INNER_ROUTER)
+    plug(router, gateway, "br0", mac=INNER_ROUTER_MAC, addresses=(f"{INNER_ROUTER_ADDRESS}/24",))
+    router.run("ip", "route", "add", "default", "via", GATEWAY)
+    router.sysctl("net.ipv4.ip_forward", "1")
+    add_switch(router, "br1", (f"{INNER_LAN}1/24",))
+    start_dhcp_relay(router, f"{INNER_LAN}1", GATEWAY)
+    start_lldpd(router, "Lab Router 3000")
+    return router
 
 
 def build_devices(scenario: Scenario, gateway: Machine) -> dict[str, Machine]:
     machines = {}
+    inner_router = build_inner_router(gateway) if scenario.has_inner_router else gateway
     for device in scenario.devices:
         machine = machines[device.name] = boot(device.name)
-        plug(machine, gateway, "br0", mac=device.mac)
-        start_dhcp_client(machine)
+        if device.is_private:
+            machine.sysctl("net.ipv6.conf.default.use_tempaddr", "2")
+        if device.is_behind:
+            plug(machine, inner_router, "br1", mac=device.mac)
+        else:
+            plug(machine, gateway, "br0", mac=device.mac)
+        start_dhcp_client(machine, device.client_id)
     for device in scenario.devices:
         await_lease(machines[device.name], device.address)
     start_mail_servers({machines[device.name]: device.server for device in scenario.devices if device.server})

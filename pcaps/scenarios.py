@@ -14,6 +14,7 @@ from pathlib import Path
 from internet import (
     DEAD_MX,
     DOMAINS,
+    ISP_V6,
     LOGIN,
     OPERATORS,
     PASSWORD,
@@ -24,6 +25,7 @@ from internet import (
 )
 from machines import HOME
 from services import (
+    DHCP_CLIENT,
     DHCP_CLIENT_PID,
     LEASES,
     Announcement,
@@ -48,11 +50,22 @@ class Device:
     address: str
     server: MailServer | None = None
     announces: Announcement | None = None
+    client_id: str = (
+        ""  # DHCP option 61, hexadecimal digits: by it the address belongs to the device, not by its MAC
+    )
+    is_private: bool = False  # draws IPv6 addresses that change (RFC 8981)
+    is_behind: bool = False  # ... the inner router
     moves_to: str = ""  # the address that it gets when leases move
 
     @property
     def last_address(self) -> str:
         return self.moves_to or self.address
+
+    @property
+    def lease(self) -> tuple[str, str]:
+        """By what the DHCP server knows it, and its address."""
+        octets = [self.client_id[i : i + 2] for i in range(0, len(self.client_id), 2)]
+        return f"id:{':'.join(octets)}" if octets else self.mac, self.last_address
 
 
 @dataclass(frozen=True)
@@ -88,6 +101,8 @@ class Scenario:
     steps: tuple[Step, ...]
     guilt: Guilt | None = None
     blocks_port_25: bool = False
+    has_ipv6: bool = False
+    has_inner_router: bool = False
 
     @property
     def block_listed(self) -> tuple[str, ...]:
@@ -120,6 +135,10 @@ RELAY_NAS = Device("nas", NAS.mac, NAS.address, OPEN_RELAY)
 MOVING_PC = replace(PC, moves_to=CAMERA.address)
 MOVING_CAMERA = replace(CAMERA, moves_to=f"{LAN}31")
 TALKING_PRINTER = replace(PRINTER, announces=Announcement("_ipp._tcp", 631, "HP LaserJet 400 color M451dw"))
+INNER_ROUTER, INNER_ROUTER_MAC, INNER_LAN = "inner-router", "4c:5e:0c:7a:02:02", "192.168.60."
+PRIVATE_PC = replace(PC, is_private=True)
+PHONE = Device("phone", "0a:5e:7c:10:00:01", f"{LAN}41", client_id="00706978656c2d37")
+INNER_CAMERA = Device("back-door-camera", "44:19:b6:5d:20:77", f"{INNER_LAN}21", is_behind=True)
 DVR = Device("garage-dvr", "3c:ef:8c:97:77:1a", f"{LAN}26")
 
 
@@ -302,7 +321,7 @@ def abuse_relay(at: float, device: Device, count: int, every_s: float) -> tuple[
 
 def move_leases(at: float, devices: tuple[Device, ...]) -> tuple[Step, ...]:
     """The gateway gives addresses to other devices; those that lose theirs let it go and ask anew, one by one."""
-    leases = lease_file([(device.mac, device.last_address) for device in devices])
+    leases = lease_file([device.lease for device in devices])
     home = HOME / "gateway"
     reread = f"cat > {home / LEASES}; kill -HUP $(cat {home / 'dnsmasq.pid'})"
     steps = [Step(at, "gateway", ("sh", "-c", reread), leases)]
@@ -314,7 +333,24 @@ def move_leases(at: float, devices: tuple[Device, ...]) -> tuple[Step, ...]:
     return tuple(steps)
 
 
+def write_over_ipv6(at: float) -> Step:
+    """A mail of the PC's to the provider's IPv6 address."""
+    login = f"{LOGIN}@{ISP.domains[0]}"
+    to = f"ben@{ISP.domains[0]}"
+    user = ("--port=25", "--domain=office-pc", f"--from={login}", "--tls=off", "--auth=off")
+    return Step(at, PC.name, ("msmtp", f"--host={ISP_V6}", *user, to), message(login, to, "Over IPv6"))
+
+
+def draw_mac(at: float, device: Device, mac: str) -> tuple[Step, ...]:
+    """A phone joins the network anew, under a MAC address that it has just drawn."""
+    pid = HOME / device.name / DHCP_CLIENT_PID
+    link = f"ip link set eth0 down; ip link set eth0 address {mac}; ip link set eth0 up"
+    leave = Step(at - 70, device.name, ("sh", "-c", f"kill -USR2 $(cat {pid}); sleep 1; kill $(cat {pid})"))
+    return leave, Step(at, device.name, ("sh", "-c", f"{link}; exec sh {HOME / device.name / DHCP_CLIENT}"))
+
+
 OFFICE = (MAIL, CAMERA, PRINTER, TV, PC)
+NAMES = (MAIL, PRIVATE_PC, PHONE, INNER_CAMERA, TALKING_PRINTER)
 MOVING = (MAIL, MOVING_PC, MOVING_CAMERA, TALKING_PRINTER, TV)
 
 SCENARIOS = (
@@ -415,5 +451,19 @@ SCENARIOS = (
             since=10.5,
             first_sign="udp dst port 53",
         ),
+    ),
+    Scenario(
+        "many-names",
+        seconds=115,
+        devices=NAMES,
+        steps=(
+            *everyday(115, NAMES),
+            *(write_over_ipv6(at) for at in (30, 80)),
+            *(notify(at, INNER_CAMERA) for at in (25, 75)),
+            *(browse(at, PHONE, "www.alpha.example") for at in (6, 12, 105)),
+            *draw_mac(95, PHONE, "0e:5e:7c:10:00:02"),
+        ),
+        has_ipv6=True,
+        has_inner_router=True,
     ),
 )

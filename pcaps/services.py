@@ -207,7 +207,7 @@ def start_unbound(machine: Machine, records: Sequence[str], address: str) -> Non
 
 
 def start_gateway_dnsmasq(
-    machine: Machine, network: str, upstream: str, leases: Sequence[tuple[str, str]]
+    machine: Machine, network: str, upstream: str, leases: Sequence[tuple[str, str]], *more: str
 ) -> None:
     """DHCP and caching DNS of a home gateway. ``leases``: (MAC, address) of every device of the network.
 
@@ -218,12 +218,34 @@ def start_gateway_dnsmasq(
     pool = (f"--dhcp-range={network}100,{network}199,10m", f"--dhcp-leasefile={machine.home}/leases")
     (machine.home / LEASES).write_text(lease_file(leases))
     fixed = (f"--dhcp-hostsfile={machine.home / LEASES}", f"--pid-file={machine.home}/dnsmasq.pid")
-    machine.start("dnsmasq", *options, *where, *pool, *fixed, "--dhcp-authoritative", f"--server={upstream}")
+    machine.start(
+        "dnsmasq", *options, *where, *pool, *fixed, *more, "--dhcp-authoritative", f"--server={upstream}"
+    )
 
 
 def lease_file(leases: Sequence[tuple[str, str]]) -> str:
     """What dnsmasq reads of the addresses that belong to devices."""
     return "".join(f"{mac},{address}\n" for mac, address in leases)
+
+
+def start_dhcp_relay(machine: Machine, inside: str, server: str) -> None:
+    """Carry DHCP between the network of the address ``inside`` and a server."""
+    options = ("--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--no-hosts")
+    machine.start(
+        "dnsmasq", *options, f"--pid-file={machine.home}/dnsmasq.pid", f"--dhcp-relay={inside},{server}"
+    )
+
+
+def start_lldpd(machine: Machine, description: str) -> None:
+    """Announce the machine to its neighbour (IEEE 802.1AB)."""
+    machine.run("mkdir", "-p", "/run/lldpd")
+    options = ("-d", "-I", "eth0", "-u", f"{machine.home}/lldpd.socket", "-S", description)
+    machine.start("lldpd", *options)
+
+
+def start_ipv6_door(machine: Machine, address: str, inside: str) -> None:
+    """Take connections to port 25 of an IPv6 address to the mail server, which speaks IPv4 only."""
+    machine.start("socat", f"TCP6-LISTEN:25,bind=[{address}],fork", f"TCP4:{inside}:25")
 
 
 def start_web_server(machine: Machine, address: str) -> None:
@@ -233,7 +255,7 @@ def start_web_server(machine: Machine, address: str) -> None:
 
 
 #: File names below a machine's home.
-LEASES, DHCP_CLIENT_PID = "fixed-leases", "udhcpc.pid"
+LEASES, DHCP_CLIENT, DHCP_CLIENT_PID = "fixed-leases", "dhcp-client.sh", "udhcpc.pid"
 
 UDHCPC_SCRIPT = """\
 #!/bin/sh
@@ -249,13 +271,15 @@ esac
 """
 
 
-def start_dhcp_client(machine: Machine) -> None:
+def start_dhcp_client(machine: Machine, client_id: str = "") -> None:
+    """Ask for an address; ``client_id``: option 61, in place of the MAC address."""
     script = machine.home / "udhcpc.sh"
     script.write_text(UDHCPC_SCRIPT)
     script.chmod(0o755)
-    pid = machine.home / DHCP_CLIENT_PID
-    identity = ("-x", f"hostname:{machine.name}", "-p", str(pid))
-    machine.start("udhcpc", "-f", "-i", "eth0", *identity, "-s", str(script))
+    identity = f"-x hostname:{machine.name}" + (f" -C -x 0x3d:{client_id}" if client_id else "")
+    client = machine.home / DHCP_CLIENT
+    client.write_text(f"exec udhcpc -f -i eth0 {identity} -p {machine.home / DHCP_CLIENT_PID} -s {script}\n")
+    machine.start("sh", str(client))
 
 
 AVAHI_CONF = """\

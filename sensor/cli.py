@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from sensor.pipeline import Pipeline
     from sensor.state.database import KeptAlert
     from sensor.state.keeper import Keeper
+    from sensor.upkeep import Upkeep
 
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
@@ -436,6 +437,13 @@ def _open_inputs(
     help="Say every S seconds on standard error how it goes; 0: never.  [default: 60]",
 )
 @click.option(
+    "--metrics",
+    "metrics_address",
+    metavar="ADDRESS:PORT",
+    help="Answer http://ADDRESS:PORT/metrics in the format of Prometheus, such as 127.0.0.1:9477. Whoever reaches "
+    "it may read it.  [default: nobody is answered]",
+)
+@click.option(
     "--user",
     metavar="NAME",
     default="nobody",
@@ -455,6 +463,7 @@ def watch(
     duration: float | None,
     filter_mode: FilterMode,
     status_s: float,
+    metrics_address: str | None,
     user: str,
     state_path: str | None,
     **options: Any,
@@ -466,7 +475,8 @@ def watch(
     vanishes is waited for. SIGINT and SIGTERM end the run, with status 0: what was captured is judged and
     written.
 
-    Where no packets come, time goes on by the clock. --stats is written anew every minute.
+    Where no packets come, time goes on by the clock. --stats is written anew every minute. SIGHUP reads the
+    configuration and the model anew, and keeps those of before if they are bad.
 
     --state DIR is made if it is not there, for the user of --user. Each minute, at each alert and at the end, what
     was learned is written to it; the next run with it goes on, and says open alerts again.
@@ -476,11 +486,14 @@ def watch(
 
     import time
 
+    from sensor.metrics import MetricsServer, parse_address
+    from sensor.notify import Notifier
     from sensor.privileges import drop_privileges, find_user
 
     if not interfaces:
         raise ConfigError("no interface given: name one with -i")
     account = find_user(user)
+    where = None if metrics_address is None else parse_address(metrics_address)
     run = _Run(_RunOptions(**options), ())
     if state_path is not None:
         from sensor.state.files import make_directory
@@ -488,11 +501,12 @@ def watch(
         make_directory(Path(state_path), account)
 
     from sensor.capture.live import LiveCapture
-    from sensor.pipeline import kept_ports, warm_up
+    from sensor.pipeline import kept_ports
+    from sensor.upkeep import Upkeep
 
     # Compiling may take minutes, in which a rotation of logs must not end the program.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    warm_up(run.config)
+    run.warm_up()
     run.import_all()
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(Signals(with_hangup=True))
@@ -506,9 +520,14 @@ def watch(
             is_ended=lambda: signals.received is not None or time.monotonic() >= end_s,
         )
         stack.enter_context(contextlib.closing(capture))
+        server = None if where is None else MetricsServer(where)
+        greeting = f"listening on {', '.join(interfaces)}"
+        upkeep = Upkeep(greeting, Notifier.of_environment(), server, say)
+        stack.enter_context(contextlib.closing(upkeep))
         drop_privileges(account)
         if state_path is not None:
             run.keep_state(Path(state_path), stack)
+        run.check_reloadable()
         source = _Source(
             capture,
             signals.after_received(capture),
@@ -517,8 +536,11 @@ def watch(
             status_every_s=status_s or None,
             settled_ns=capture.settled_ns,
             take_hangup=signals.take_hangup,
+            upkeep=upkeep,
         )
-        say(f"listening on {', '.join(interfaces)}")
+        if server is not None:
+            say(f"metrics are at {server.url}")
+        say(greeting)
         totals = run.judge(source, stack)
     run.report_end(totals, signals.received)
     return run.exit_status(None, None)
@@ -620,7 +642,7 @@ class _Source:
 
     ``stats``: what --stats says of it, and each how many seconds that and a status line are written; None: at
     the end only, and never. ``settled_ns``: the time up to which, after an empty batch, everything has come;
-    None: no clock says that. ``take_hangup``: see Signals.
+    None: no clock says that. ``take_hangup``: see Signals. ``upkeep``: of a live run, whose settings SIGHUP reads anew.
     """
 
     inputs: CaptureRun | FollowRun | LiveCapture
@@ -630,6 +652,7 @@ class _Source:
     take_hangup: Callable[[], bool]
     status_every_s: float | None = None
     settled_ns: Callable[[], int] | None = None
+    upkeep: Upkeep | None = None
 
 
 class _Timer:
@@ -661,8 +684,8 @@ class _Run:
             raise ConfigError(
                 "standard output is closed, and alerts go there: redirect it to /dev/null instead"
             )
-        self.config: Final = _load_config(options.config_path, options.home_nets)
-        self._artifact: Final = _open_model(options.model_path)
+        self.config = _load_config(options.config_path, options.home_nets)
+        self._artifact = _open_model(options.model_path)
         self._transports: Final = _prepare_transports(self.config, options.config_path)
         _check_outputs(captures, [options.devices, options.features, options.events, options.stats])
         if _must_compile():
@@ -678,6 +701,22 @@ class _Run:
         self._has_problem = False
         self._n_started = {"alert": 0, "review": 0}
         self._has_alert = False
+
+    def warm_up(self) -> None:
+        """Compile or load all that is run on packets."""
+        from sensor.pipeline import warm_up
+
+        warm_up(self.config, self._artifact)
+
+    def check_reloadable(self) -> None:
+        """Say which files SIGHUP will not be able to read, as the user that we are now."""
+        from sensor.model.artifact import MANIFEST
+
+        model = self._options.model_path
+        paths = (self._options.config_path, None if model is None else str(Path(model, MANIFEST)))
+        for path in paths:
+            if path is not None and not os.access(path, os.R_OK):
+                say(f"{path}: cannot be read without our privileges: SIGHUP will change nothing (see --user)")
 
     def import_all(self) -> None:
         """Import what the run will need: another user may not be allowed to read the modules."""
@@ -730,6 +769,8 @@ class _Run:
 
         n_packets = 0
         stats_timer, status_timer = _Timer(source.stats_every_s), _Timer(source.status_every_s)
+        if source.upkeep is not None:
+            source.upkeep.begin()
         for batch in source.batches:
             pipeline.feed(batch)
             n_packets += len(batch.frames)
@@ -738,13 +779,20 @@ class _Run:
                 files.flush()
                 if source.settled_ns is not None:
                     pipeline.advance(source.settled_ns())
-            self._look_after(sinks, has_hung_up=source.take_hangup())
+            has_hung_up = source.take_hangup()
+            self._look_after(sinks, has_hung_up=has_hung_up)
+            if source.upkeep is not None:
+                if has_hung_up:
+                    self._reload(pipeline, source.upkeep)
+                source.upkeep.turn(len(batch.frames), current_totals)
             if stats_timer.is_due() and write_stats is not None:
                 write_stats(current_totals())
             if status_timer.is_due():
                 self._say_status(current_totals())
             if self._keeper is not None:
                 self._keeper.look_after(pipeline)
+        if source.upkeep is not None:
+            source.upkeep.end()
         pipeline.finish()
         if self._keeper is not None:
             self._keeper.finish(pipeline)
@@ -767,6 +815,28 @@ class _Run:
             self._sinks.remind(alert)
         self._keeper.look_after(pipeline)
         return pipeline
+
+    def _reload(self, pipeline: Pipeline, upkeep: Upkeep) -> None:
+        """Read configuration and model anew; if either is bad, both stay as they are."""
+        from sensor.reload import merge
+
+        try:
+            with upkeep.reloading():
+                read = _load_config(self._options.config_path, self._options.home_nets)
+                artifact, before = _open_model(self._options.model_path), self._artifact
+                config, changed, waiting = merge(self.config, read)
+                if artifact is not None and before is not None and artifact.manifest == before.manifest:
+                    artifact = before
+                if artifact is not before:
+                    changed.append("the model")
+                pipeline.reconfigure(config, artifact)
+        except SensorError as reason:
+            say(f"reload: {reason}; everything stays as it was")
+            return
+        self.config, self._artifact = config, artifact
+        say(f"reload: changed: {', '.join(changed) or 'nothing'}")
+        if waiting:
+            say(f"reload: takes effect at the next start: {', '.join(waiting)}")
 
     def _say_status(self, totals: Mapping[str, Any]) -> None:
         from sensor.console import status_line
@@ -1307,6 +1377,7 @@ def check(config_path: str | None, home_nets: tuple[str, ...]) -> int:
 
     lines = [("configuration", config_path or "none: the defaults"), *describe(config, time.time_ns())]
     lines.append(("model", _describe_model(_open_model(None), config)))
+    lines.append(("registries", _describe_registries()))
     plan = memory_plan(config)
     lines.append(("memory", f"{_mib(sum(plan.values()))} for tables, allocated at the start, as follows"))
     lines += [("", f"{_mib(size):>12}  {name}") for name, size in sorted(plan.items(), key=_by_size)]
@@ -1327,6 +1398,18 @@ def _describe_model(artifact: Artifact | None, config: Config) -> str:
     promise = f"calibrated for {attained:g} false alarms a device-year, in simulation"
     short = "" if attained <= budget else f"; the budget of {budget:g} is less than was calibrated"
     return f"{artifact.manifest.name}, {len(artifact.trees.roots)} trees, {promise}{short}"
+
+
+def _describe_registries() -> str:
+    """Say which versions of the data there are by which devices and mail operators are told."""
+    from importlib.metadata import version
+
+    from sensor.devices.kinds import load_rules
+
+    vendors, suffixes = (f"{name} {version(name)}" for name in ("netaddr", "publicsuffixlist"))
+    return (
+        f"vendors by {vendors}, mail operators by {suffixes}, kinds of devices by {len(load_rules())} rules"
+    )
 
 
 def _by_size(item: tuple[str, int]) -> tuple[int, str]:

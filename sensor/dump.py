@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sensor.capture.frames import FrameBatch
 
 _HEX_COLUMNS: Final = 16
-_PROTOCOLS: Final = {
+_PROTOCOLS: Final[dict[int, str]] = {
     IpProtocol.TCP: "TCP",
     IpProtocol.UDP: "UDP",
     IpProtocol.ICMPV6: "ICMPv6",

@@ -30,11 +30,11 @@ from sensor.devices.activity import (
 from sensor.devices.features import FEATURES, N_FEATURES, Feature, compute_features
 from sensor.devices.roles import Role, infer_roles
 from sensor.devices.saved import MEANINGS, load_devices, save_devices, table_sizes
-from sensor.devices.site import describe_site
+from sensor.devices.site import describe_site, mark_known_servers
 from sensor.devices.table import KEY_FREE, NEVER_NS, RECENT_SLOT_NS, Count, DeviceTables, new_device_tables
 from sensor.devices.view import addresses, guess, key_kind, key_text, total, vendor_of
 from sensor.events.flows import end_run, has_open_flows, pass_time, track_packets
-from sensor.events.tables import EventTables, Total, new_event_tables
+from sensor.events.tables import NO_DEADLINE, EventTables, Total, new_event_tables
 from sensor.events.types import EVENT_DTYPE, ROWS, TEXT, EventColumns, new_event_columns
 from sensor.model.channel import Channel
 from sensor.model.evidence import EvidenceTable, alarm_threshold
@@ -93,6 +93,7 @@ class Pipeline:
         artifact: Artifact | None = None,
     ) -> None:
         self._config = config
+        self._accepted: tuple[ExceptionRule, ...] = ()
         self._on_step = on_step
         self._on_events = on_events
         self._on_window = on_window
@@ -114,6 +115,29 @@ class Pipeline:
         self._lifecycle = Lifecycle(self._devices, self._channels, on_alert)
         self._features = np.zeros((JUDGED_ROWS, N_FEATURES))
         self._window_end_ns = NEVER_NS
+        self._n_devices = 0
+        self._counted_at: tuple[int, int] | None = None
+
+    def reconfigure(self, config: Config, artifact: Artifact | None) -> None:
+        """Go on with what ``config`` says of the site and of the budget, and with another model, from now on.
+
+        Settings that tables were made from have to be those of before (sensor/reload.py). Evidence so far counts on,
+        but for that of another model, which measures with another scale.
+        """
+        self._describe_site(config)
+        mark_known_servers(self._devices)
+        if config.home_nets != self._config.home_nets:
+            self._devices.routers[:] = 0  # who sent packets of outside addresses: outside is elsewhere now
+            self._counted_at = None
+        self._config = config
+        index, *trained = self._channels
+        new_index, *new_trained = _open_channels(config, artifact)
+        is_same = bool(trained and new_trained) and trained[0].model is new_trained[0].model
+        if is_same:
+            new_trained = [new_trained[0]._replace(evidence=trained[0].evidence)]
+        self._channels = (new_index._replace(evidence=index.evidence), *new_trained)
+        self._models = _model_ids(self._channels, artifact)
+        self._lifecycle.reconfigure(self._devices, self._channels)
 
     def feed(self, batch: FrameBatch) -> None:
         """Take a batch of frames."""
@@ -307,14 +331,22 @@ class Pipeline:
         self._lifecycle.resume(snapshot.cases, arrays["reviewed"])
         if self._on_window is not None:
             self._window_end_ns = int(arrays["window_end_ns"][0])
+        self._counted_at = None
         clock = self._devices.clock[0]
         clock["wake_ns"] = min(int(clock["wake_ns"]), self._lifecycle.next_end_ns)
 
     def accept(self, rules: Sequence[ExceptionRule]) -> None:
         """Take exceptions beside those of the configuration, from now on, in the place of those taken before."""
-        config = msgspec.structs.replace(self._config, exceptions=(*self._config.exceptions, *rules))
-        # Whoever holds the tuple as it was has the same tables but for these.
-        self._devices = self._devices._replace(**describe_site(config)._asdict())
+        self._accepted = tuple(rules)
+        self._describe_site(self._config)
+        self._lifecycle.reconfigure(self._devices, self._channels)
+
+    def _describe_site(self, config: Config) -> None:
+        """Put what a configuration says of the site into the tuple that kernels are called with."""
+        site = describe_site(
+            msgspec.structs.replace(config, exceptions=(*config.exceptions, *self._accepted))
+        )
+        self._devices = self._devices._replace(**site._asdict())
 
     def close_alerts(self, alert_ids: Container[str]) -> None:
         """End open alerts because the operator says so."""
@@ -358,11 +390,35 @@ class Pipeline:
         columns["operators_24h"] = [round(float(value)) for value in operators]
         return columns
 
+    def _count_devices(self) -> int:
+        """Return how many rows of the device table are in use; it is looked through only where that may have changed.
+
+        A new device takes the next serial, and rows are freed where a MAC address turns out to be a router's.
+        """
+        t = self._devices
+        state = int(t.clock[0]["next_serial"]), int(t.routers["is_sure"].sum())
+        if state != self._counted_at:
+            self._n_devices = int(np.count_nonzero(t.devices["key_kind"] != KEY_FREE))
+            self._counted_at = state
+        return self._n_devices
+
+    def _table_use(self, n_devices: int) -> dict[str, dict[str, int]]:
+        """Return how many rows of each table are in use: of those that are cheap to count."""
+        tables, state = self._event_tables, self._event_tables.state[0]
+        uses = {
+            "flows": (int((tables.deadline_ns != NO_DEADLINE).sum()), len(tables.flows)),
+            "devices": (n_devices, len(self._devices.devices)),
+            "line_buffers": (len(tables.line_stack) - int(state["line_free"]), len(tables.line_stack)),
+            "held_segments": (len(tables.held_stack) - int(state["held_free"]), len(tables.held_stack)),
+        }
+        return {name: {"used": used, "rows": rows} for name, (used, rows) in uses.items()}
+
     def stats(self) -> dict[str, Any]:
-        """Return the totals of the run so far."""
+        """Return the totals of the run so far; fast enough to be called each second."""
         tables, t = self._event_tables, self._devices
         has_packets = self._last_ns >= 0 or self._first_ns < NEVER_NS
         evictions = tables.evictions + t.evictions
+        n_devices = self._count_devices()
         return {
             "packets": int(self._frame_counts.sum()),
             "bytes": self._n_bytes,
@@ -375,10 +431,15 @@ class Pipeline:
             "dns_queries": int(tables.totals[Total.DNS_QUERIES]),
             "dns_responses": int(tables.totals[Total.DNS_RESPONSES]),
             "mx_queries": int(tables.totals[Total.MX_QUERIES]),
-            "devices": int((t.devices["key_kind"] != KEY_FREE).sum()),
+            "devices": n_devices,
             "alerts": self._lifecycle.n_alerts,
             "reviews": self._lifecycle.n_reviews,
             "excepted_connections": int(t.clock[0]["excepted"]),
+            "outside_connections": int(t.clock[0]["called"]),
+            "outside_answers": int(t.clock[0]["answered"]),
+            "model": self._lifecycle.model,
+            "open_alerts": self._lifecycle.open_by_severity(),
+            "tables": self._table_use(n_devices),
             "frames": {status.name.lower(): int(self._frame_counts[status]) for status in FrameStatus},
             "peeled": {
                 layer.name.lower(): int(self._peeled[layer]) for layer in Layer if self._peeled[layer]
@@ -414,10 +475,11 @@ def _role_label(role: Any) -> str:
 def _open_channels(config: Config, artifact: Artifact | None) -> tuple[Channel, ...]:
     """Return the index and the rules, and the trained model if there is one."""
     n, budget = config.tables.devices, config.budget.false_alarms_per_device_year
-    index = Channel("index", MonotoneIndex(), EvidenceTable(n), alarm_threshold(budget))
     if artifact is None:
-        return (index,)
-    return index, Channel("model", artifact.model, EvidenceTable(n), artifact.threshold(budget))
+        return (Channel("index", MonotoneIndex(), EvidenceTable(n), alarm_threshold(budget)),)
+    of_index, of_model = artifact.thresholds(budget)
+    index = Channel("index", MonotoneIndex(), EvidenceTable(n), of_index)
+    return index, Channel("model", artifact.model, EvidenceTable(n), of_model)
 
 
 def _model_ids(channels: Sequence[Channel], artifact: Artifact | None) -> dict[str, str]:
@@ -451,9 +513,9 @@ def kept_ports(config: Config) -> KeptPorts:
     return KeptPorts(*(frozenset(np.flatnonzero(kept).tolist()) for kept in (tcp, udp)))
 
 
-def warm_up(config: Config) -> None:
+def warm_up(config: Config, artifact: Artifact | None = None) -> None:
     """Run every kernel once, so that none is compiled or loaded while packets wait."""
-    pipeline = Pipeline(config, on_alert=lambda _: None)
+    pipeline = Pipeline(config, on_alert=lambda _: None, artifact=artifact)
     frames = np.zeros(1, dtype=FRAME_DTYPE)
     frames["link_type"] = LinkType.ETHERNET
     pipeline.feed(FrameBatch(np.zeros(1, dtype=np.uint8), frames))

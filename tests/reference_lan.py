@@ -219,8 +219,9 @@ def decode_nd(message: bytes, source: bytes) -> Nd:
         return nd
     if len(message) < fixed:
         return nd
-    nd.address = message[8:24] if nd.type == 136 else source
-    nd.is_router = nd.type == 134 or (nd.type == 136 and message[4] >= 0x80)
+    asks_for_itself = nd.type == 135 and source == bytes(16)
+    nd.address = message[8:24] if nd.type == 136 or asks_for_itself else source
+    nd.is_router = nd.type == 134 and message[6:8] != bytes(2)
     rest = message[fixed:]
     while rest:
         if len(rest) >= 2 and rest[1] == 0:

@@ -22,6 +22,7 @@ LAYERS = (
         "metrics",
         "native",
         "notation",
+        "notify",
         "outputs",
         "privileges",
         "tables",
@@ -33,7 +34,7 @@ LAYERS = (
     ("devices",),
     ("model",),
     ("alerts",),
-    ("pipeline", "state", "console", "dump", "replay"),
+    ("pipeline", "state", "console", "dump", "mirror", "reload", "replay", "upkeep"),
     ("report", "simulate"),
     ("training",),
     ("cli", "__main__"),
@@ -47,7 +48,7 @@ BYTE_READERS = (
     "dump.py",  # prints a whole frame in hex
 )
 CLOCK_READERS = (
-    *("cli.py", "metrics.py", "capture/follow.py", "capture/live.py"),
+    *("cli.py", "metrics.py", "notify.py", "upkeep.py", "capture/follow.py", "capture/live.py"),
     *("alerts/queued.py", "alerts/syslog.py", "state/keeper.py"),
 )
 CLOCKS = {

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 THRESHOLDS = [
-    Threshold(budget=b, evidence=e, device_weeks=600) for b, e in ((1.0, 3.0), (0.2, 9.0), (0.1, 12.0))
+    Threshold(budget=b, evidence=e, index_evidence=e / 2, device_weeks=600)
+    for b, e in ((1.0, 3.0), (0.2, 9.0), (0.1, 12.0))
 ]
 MODEL = Artifact(
     Manifest(
@@ -168,4 +169,4 @@ def test_other_arrays_are_refused_though_the_digest_is_theirs(tmp_path, kind):
     ],
 )
 def test_a_budget_gets_the_next_stricter_threshold_or_the_strictest(budget, evidence, attained):
-    assert (MODEL.threshold(budget), MODEL.attained(budget)) == (evidence, attained)
+    assert (MODEL.thresholds(budget), MODEL.attained(budget)) == ((evidence / 2, evidence), attained)

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from sensor.alerts.formats import alert_json, alert_schema, alert_text
 from sensor.alerts.sinks import SinkStats
 from sensor.cli import Signals, main
 from sensor.console import status_line
+from sensor.devices.kinds import load_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -523,6 +525,8 @@ def test_check_says_what_the_configuration_means(
         "connections    over after 600 s without a packet\n"
         "alerts         text on standard output\n"
         "model          none: the index and the rules alone\n"
+        f"registries     vendors by netaddr {version('netaddr')}, mail operators by publicsuffixlist "
+        f"{version('publicsuffixlist')}, kinds of devices by {len(load_rules())} rules\n"
         "memory         8.0 MiB for tables, allocated at the start, as follows\n"
         "                    5.0 MiB  devices\n"
         "                    3.0 MiB  flows\n"

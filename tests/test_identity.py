@@ -24,9 +24,10 @@ from sensor.config import Config, Network
 from sensor.decode.facts import FactKind, FactSource
 from sensor.decode.nd import NEIGHBOUR_ADVERTISEMENT, ROUTER_ADVERTISEMENT
 from sensor.devices.clients import SILENT_NS
+from sensor.devices.routers import N_OWN_NETWORKS
 from sensor.devices.table import MAX_HINT_BYTES, N_HINTS, SECOND_NS, Count, DeviceTables
 from sensor.devices.view import addresses, hints, host_name, key_text, total
-from sensor.events.types import EventKind, Verb
+from sensor.events.types import EventKind, Fate, Verb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,6 +95,26 @@ def test_a_connection_that_ends_late_gives_no_address_back():
     assert addresses(tables, row_of(tables, PRINTER_MAC)) == (CAMERA,)
 
 
+def test_what_was_begun_before_a_lease_moved_is_its_first_holders():
+    log = EventLog()
+    log.add(EventKind.DHCP, 0, orig=CAMERA)
+    flows = [log.connect(1 + i, mac=-1) for i in range(5)]
+    log.add(EventKind.DHCP, 20, orig=CAMERA, mac=PRINTER_MAC)
+    for flow in flows:
+        log.reply(30, 550, mac=-1, flow_id=flow)
+        log.close(90, mac=-1, flow_id=flow, fate=Fate.UNANSWERED)
+    log.connect(100, mac=-1)
+    tables = watch(log)
+    counted = [
+        [
+            total(tables, row_of(tables, mac), what)
+            for what in (Count.SMTP25, Count.REJECTED_5XX, Count.UNANSWERED)
+        ]
+        for mac in (CAMERA_MAC, PRINTER_MAC)
+    ]
+    assert counted == [[5, 5, 5], [1, 0, 0]]
+
+
 @pytest.mark.parametrize("kind", [EventKind.ARP, EventKind.DHCP])
 def test_a_lease_that_moves_takes_no_blame_along(kind):
     log = EventLog()
@@ -150,12 +171,40 @@ def test_an_address_of_a_provider_makes_no_router_of_a_device():
     assert mailed(watch(log)) == {mac_key(CAMERA_MAC): 1}
 
 
-def test_addresses_of_two_networks_outside_make_a_router():
+@pytest.mark.parametrize(("n", "is_router"), [(N_OWN_NETWORKS, False), (N_OWN_NETWORKS + 1, True)])
+def test_addresses_of_many_networks_outside_make_a_router(n, is_router):
     log = EventLog()
-    log.connect(0, orig=GLOBAL, resp=OUTSIDE_V6)
-    log.connect(1, orig="2001:db8:2::1", resp=OUTSIDE_V6)
-    log.connect(2)
-    assert mailed(watch(log)) == {CAMERA: 1}
+    for i in range(n):
+        log.connect(i, orig=f"2001:db8:{i}::1", resp=OUTSIDE_V6)
+    log.connect(n)
+    assert mailed(watch(log)) == {CAMERA if is_router else mac_key(CAMERA_MAC): 1}
+
+
+def test_a_provider_may_change_its_network_each_day():
+    log = EventLog()
+    for day in range(20):
+        log.connect(
+            86_400 * day, orig=f"2001:db8:{day}::1", resp=OUTSIDE_V6
+        )  # before it was said whose it is
+        log.add(EventKind.ND, 86_400 * day + 1, orig=f"2001:db8:{day}::1", code=NEIGHBOUR_ADVERTISEMENT)
+        log.connect(86_400 * day + 2, orig=f"2001:db8:{day}::1", resp=OUTSIDE_V6)
+    assert mailed(watch(log)) == {mac_key(CAMERA_MAC): 20}
+
+
+@pytest.mark.parametrize("trick", ["advertisement", "relay", "outside"])
+def test_who_pretends_to_be_a_router_is_accused_under_its_address(trick):
+    log = EventLog()
+    log.add(EventKind.ND, 0, orig=GLOBAL, code=NEIGHBOUR_ADVERTISEMENT)
+    if trick == "advertisement":
+        log.add(EventKind.ND, 1, orig=LINK_LOCAL, code=ROUTER_ADVERTISEMENT, count=1)
+    elif trick == "relay":
+        log.add(EventKind.DHCP, 1, orig="192.168.7.5", mac=PRINTER_MAC, resp_mac=CAMERA_MAC)
+    else:
+        log.connect(1, orig=OUTSIDE)
+    for i in range(3):
+        log.connect(2 + i, orig=GLOBAL, resp=OUTSIDE_V6)
+        log.connect(2 + i)
+    assert mailed(watch(log)) == {GLOBAL: 3, CAMERA: 3}
 
 
 def test_whoever_advertises_itself_as_a_router_is_one():
@@ -234,6 +283,48 @@ def test_a_device_that_has_been_seen_is_not_another():
     log.add(EventKind.DHCP, 1000, orig="::", mac=PHONE_MACS[1], aux_lo=77)
     log.connect(1001, mac=PHONE_MACS[1])
     assert mailed(watch(log)) == {mac_key(PHONE_MACS[0]): 1, mac_key(PHONE_MACS[1]): 2}
+
+
+def test_who_is_met_twice_at_once_was_two():
+    log = phone(PHONE_MACS[:2], 86_400)
+    for i in range(3):
+        log.connect(90_000 + i, mac=PHONE_MACS[0])  # the first is there again
+        log.connect(90_000 + i, mac=PHONE_MACS[1])
+    log.add(EventKind.DHCP, 99_999, orig="::", mac=PHONE_MACS[2], aux_lo=77)
+    log.connect(100_000, mac=PHONE_MACS[2])  # and nobody is joined by that identifier any more
+    assert mailed(watch(log)) == {
+        mac_key(PHONE_MACS[0]): 2 + 3,  # both of before they parted
+        mac_key(PHONE_MACS[1]): 3,
+        mac_key(PHONE_MACS[2]): 1,
+    }
+
+
+def test_a_client_is_known_again_without_a_name_and_after_its_first_words():
+    log = EventLog()
+    for i, mac in enumerate(PHONE_MACS):
+        at_s = 86_400 * i
+        log.add(EventKind.ND, at_s, orig=f"fe80::{i + 1}", mac=mac)
+        log.add(EventKind.DHCP, at_s + 1, orig="::", mac=mac, aux_lo=77)
+        log.add(EventKind.DHCP, at_s + 2, orig=CAMERA, mac=mac)
+        log.connect(at_s + 3, mac=mac)
+    tables = watch(log)
+    assert mailed(tables) == {mac_key(PHONE_MACS[0]): 3}
+    (row,) = rows_of(tables)
+    assert tables.devices[row]["mac"] == PHONE_MACS[2]  # the one by which it is found today
+
+
+def test_a_repeater_is_not_those_behind_it():
+    """Frames and ARP come from the repeater; DHCP knows its clients."""
+    log = EventLog()
+    for i in range(8):
+        log.add(EventKind.DHCP, i, orig=f"192.168.1.{i + 1}", mac=PRINTER_MAC + i)
+        log.add(EventKind.ARP, i, orig=f"192.168.1.{i + 1}", mac=GATEWAY_MAC)
+    for turn in range(2):
+        for i in range(8):
+            log.connect(10 + 10 * turn + i, orig=f"192.168.1.{i + 1}", mac=GATEWAY_MAC, resp_mac=SERVER_MAC)
+    found = mailed(watch(log))
+    assert found.pop(mac_key(GATEWAY_MAC), 0) <= 5  # until it was known for one
+    assert set(found) == {mac_key(PRINTER_MAC + i) for i in range(8)}
 
 
 # --- what a device says of itself ---------------------------------------------------------------------------
@@ -318,6 +409,27 @@ def test_servers_of_one_operator_are_one_by_their_own_names(kind):
         log.add(kind, 10 * i + 1, resp=resp, text=b"mx%d.mail.example.com" % i, **columns)
     log.connect(100, resp="198.51.3.25")
     assert operators(watch(log)) == 1
+
+
+def test_a_server_cannot_take_the_names_of_others():
+    log = EventLog()
+    for i in range(8):
+        log.connect(10 * i, resp=f"198.51.{i}.25")
+        log.reply(10 * i + 1, 220, Verb.NONE, resp=f"198.51.{i}.25", text=b"mx.host-%d.example" % i)
+    for i in range(8):
+        log.connect(100 + 10 * i, resp=OUTSIDE)
+        log.reply(101 + 10 * i, 220, Verb.NONE, resp=OUTSIDE, text=b"mx.host-%d.example" % i)
+        log.reply(102 + 10 * i, 220, Verb.NONE, resp=OUTSIDE, text=b"mx.evil.example")
+    assert operators(watch(log)) == 8
+
+
+@pytest.mark.parametrize("name", [b"localhost.localdomain", b"ip-10-0-0-1.ec2.internal", b"mail.local"])
+def test_names_that_nobody_configured_join_no_servers(name):
+    log = EventLog()
+    for i in range(6):
+        log.connect(10 * i, resp=f"198.51.{i}.25")
+        log.reply(10 * i + 1, 220, Verb.NONE, resp=f"198.51.{i}.25", text=name)
+    assert operators(watch(log)) == 6
 
 
 def test_dns_counts_more_than_a_greeting_and_a_greeting_more_than_a_wish():

@@ -201,8 +201,10 @@ def test_what_a_device_says_of_itself_has_no_other_side() -> None:
     assert one_event(EventKind.ARP) == shared | {"event_type": "arp"}
     dhcp = {"event_type": "dhcp", "type": 3, "hostname": "cam", "relay_mac": None}
     assert one_event(EventKind.DHCP, b"cam", code=3) == shared | dhcp
-    relay = {"relay_mac": "44:19:b6:0a:0b:0d", "event_type": "dhcpv6"}
-    assert one_event(EventKind.DHCPV6, b"cam", code=3, resp_mac=0x4419B60A0B0D) == shared | dhcp | relay
+    relay = {"relay_mac": "44:19:b6:0a:0b:0d"}
+    assert one_event(EventKind.DHCP, b"cam", code=3, resp_mac=0x4419B60A0B0D) == shared | dhcp | relay
+    dhcpv6 = {"event_type": "dhcpv6", "type": 7, "hostname": None}
+    assert one_event(EventKind.DHCPV6, code=7) == shared | dhcpv6
     nd = {"event_type": "nd", "icmpv6_type": 136, "router": True}
     assert one_event(EventKind.ND, code=136, count=1) == shared | nd
     fact = {"event_type": "fact", "source": "mdns", "what": "service", "text": "_ipp._tcp"}

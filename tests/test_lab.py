@@ -101,6 +101,19 @@ def test_a_lease_that_moves_takes_no_blame_along() -> None:
     assert (pc["smtp25_connections"], pc["evidence"]) == (0, 0)
 
 
+def test_a_device_is_one_however_many_names_it_has() -> None:
+    """IPv6 with privacy addresses, a MAC address that changes, DHCP that is relayed: of real clients and servers."""
+    outcome = replay("many-names.pcap")
+    devices = {row["hostname"]: row for row in outcome.devices if row["key_kind"] == "mac"}
+    assert len(devices) == sum(row["key_kind"] == "mac" for row in outcome.devices) == 5
+    pc, phone, camera = (devices[name] for name in ("office-pc", "phone", "back-door-camera"))
+    assert any(ip.startswith("2001:db8:50:") for ip in pc["ips"].split())
+    assert pc["smtp25_connections"] == 2  # both over IPv6
+    assert {"fe80::85e:7cff:fe10:1", "fe80::c5e:7cff:fe10:2"} < set(phone["ips"].split())  # of its two MACs
+    assert camera["ips"] == "192.168.60.21"  # behind a router, known by its MAC
+    assert camera["submission_connections"] == 2
+
+
 def test_a_printer_is_told_by_what_it_announces() -> None:
     (printer,) = (row for row in replay("moved-lease.pcap").devices if row["hostname"] == "hp-laserjet")
     assert (printer["type"], printer["model"]) == ("printer", "HP LaserJet 400 color M451dw")

@@ -11,12 +11,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from receivers import Certificates
 from reference_syslog import parse
+from test_artifact import MODEL
+
+from sensor.model.artifact import Artifact, write_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +49,11 @@ for port in sw-camera sw-world; do
   tc qdisc add dev $port clsact
   tc filter add dev $port ingress protocol all u32 match u32 0 0 action mirred egress mirror dev mirror
 done
+"""
+
+
+_MIRROR_WORLD = """
+tc filter add dev sw-world ingress protocol all u32 match u32 0 0 action mirred egress mirror dev mirror
 """
 
 
@@ -82,11 +93,19 @@ def net() -> Iterator[Net]:
 class Watch:
     """A running sensor. ``wait_for`` reads its status lines."""
 
-    def __init__(self, net: Net, directory: Path, *arguments: object, as_user: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        net: Net,
+        directory: Path,
+        *arguments: object,
+        as_user: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self._out, self._err = directory / "out", directory / "err"
         command = net.command(*as_user, *PROGRAM, "watch", "-i", SPAN, *arguments)
+        env = os.environ | (environment or {})
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self.process = subprocess.Popen(command, stdout=out, stderr=err, cwd=ROOT)
+            self.process = subprocess.Popen(command, stdout=out, stderr=err, cwd=ROOT, env=env)
 
     @property
     def errors(self) -> str:
@@ -109,8 +128,14 @@ class Watch:
 
 
 @contextlib.contextmanager
-def watching(net: Net, directory: Path, *arguments: object, as_user: tuple[str, ...] = ()) -> Iterator[Watch]:
-    watch = Watch(net, directory, *arguments, as_user=as_user)
+def watching(
+    net: Net,
+    directory: Path,
+    *arguments: object,
+    as_user: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
+) -> Iterator[Watch]:
+    watch = Watch(net, directory, *arguments, as_user=as_user, environment=environment)
     try:
         watch.wait_for("listening on span")
         yield watch
@@ -310,6 +335,163 @@ def test_what_the_kernel_drops_is_counted_and_filtered(
     assert totals["filter_state"] == "mail"
 
 
+def scrape(net: Net, address: str) -> dict[tuple[str, str], float]:
+    """All samples by name and the value of their one label, or "", as Prometheus' own parser reads them."""
+    fetch = "import sys, urllib.request as r; sys.stdout.write(r.urlopen(sys.argv[1], timeout=10).read().decode())"
+    text = net.run(sys.executable, "-c", fetch, f"http://{address}/metrics")
+    return {
+        (sample.name, next(iter(sample.labels.values()), "")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def scraped_until(net: Net, address: str, name: str, label: str, at_least: float) -> dict[Any, float]:
+    end = time.monotonic() + 20
+    while (found := scrape(net, address))[name, label] < at_least:
+        assert time.monotonic() < end, (name, found)
+        time.sleep(0.2)
+    return found
+
+
+def test_metrics_are_scraped_while_it_runs(net: Net, tmp_path: Path) -> None:
+    net.run("ip", "link", "set", "lo", "up")
+    address = "127.0.0.1:80"  # taken before privileges are dropped
+    with watching(net, tmp_path, "--metrics", address) as watch:
+        watch.wait_for(f"metrics are at http://{address}/metrics")
+        net.send(FLOOD)
+        found = scraped_until(net, address, "spamsensor_alerts_total", "", 1)
+        assert len(unprivileged_threads(watch)) == 2
+        assert (
+            found["spamsensor_packets_received_total", ""]
+            == found["spamsensor_capture_packets_total", ""]
+            > 0
+        )
+        assert found["spamsensor_capture_dropped_total", ""] == 0
+        assert found["spamsensor_sink_sent_total", "stdout"] >= 1
+        assert found["spamsensor_interface_up", SPAN] == 1
+        assert found["spamsensor_last_packet_age_seconds", ""] < 20
+        assert found["spamsensor_table_used_rows", "devices"] >= 1
+        assert sum(n for (name, _), n in found.items() if name == "spamsensor_open_alerts") == 1
+        assert sum(n for (name, _), n in found.items() if name == "spamsensor_frames_total") > 0
+        assert watch.end() == 0
+    net.run("ip", "link", "set", "lo", "down")
+
+
+def test_the_manager_is_told(net: Net, tmp_path: Path, shared_directory: Path) -> None:
+    path = shared_directory / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        path.chmod(0o777)
+        manager.settimeout(20)
+        environment = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "1000000"}
+        with watching(net, tmp_path, environment=environment) as watch:
+            assert manager.recv(4096) == f"READY=1\nSTATUS=listening on {SPAN}".encode()
+            times_s = []
+            for _ in range(5):
+                assert manager.recv(4096) == b"WATCHDOG=1"
+                times_s.append(time.monotonic())
+            assert max(after - before for before, after in pairwise(times_s)) < 1.0
+            watch.process.send_signal(signal.SIGHUP)
+            while not (message := manager.recv(4096)).startswith(b"RELOADING=1\nMONOTONIC_USEC="):
+                assert message == b"WATCHDOG=1"
+            assert manager.recv(4096) == b"READY=1"
+            watch.process.send_signal(signal.SIGSTOP)  # a loop that hangs is silent
+            manager.settimeout(1.5)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    manager.recv(4096)
+            watch.process.send_signal(signal.SIGCONT)
+            assert watch.end() == 0
+            manager.settimeout(5)
+            while manager.recv(4096) != b"STOPPING=1":
+                pass
+
+
+def test_a_configuration_is_read_anew_if_it_is_good(net: Net, tmp_path: Path, shared_directory: Path) -> None:
+    config = shared_directory / "site.toml"
+    config.write_text('home_nets = ["10.99.0.0/16"]\n')
+    with watching(net, tmp_path, "--config", config, "--status-every", "0.5", "--format", "json") as watch:
+        net.send(FLOOD)
+        watch.wait_for(" packets so far, 0 dropped by the kernel, 0 devices")
+        config.write_text("home_nets = 5\n")
+        watch.process.send_signal(signal.SIGHUP)
+        watch.wait_for(f"reload: {config}: home_nets = 5: expected a list of 1 to 1024")
+        watch.wait_for("; everything stays as it was")
+        config.write_text("[tables]\ndevices = 1024\n")
+        watch.process.send_signal(signal.SIGHUP)
+        watch.wait_for("reload: changed: home_nets\n")
+        watch.wait_for("reload: takes effect at the next start: tables.devices\n")
+        net.send(FLOOD)
+        end = time.monotonic() + 10
+        while '"alert"' not in watch.output:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert '"key":"44:19:b6:5d:20:15"' in watch.output
+        config.unlink()
+        watch.process.send_signal(signal.SIGHUP)
+        watch.wait_for(f"reload: {config}: No such file or directory; everything stays as it was")
+        assert watch.end() == 0
+
+
+def test_a_model_is_read_anew_if_it_is_good(net: Net, tmp_path: Path, shared_directory: Path) -> None:
+    write_artifact(shared_directory, MODEL)
+    arguments = ("--model", shared_directory, "--stats", shared_directory / "stats.json")
+    with watching(net, tmp_path, *arguments) as watch:
+        (shared_directory / "model.npz").write_bytes(b"PK")
+        watch.process.send_signal(signal.SIGHUP)
+        watch.wait_for(
+            "model.npz: is not the file that the manifest names: its digest differs; everything stays"
+        )
+        manifest = msgspec.structs.replace(MODEL.manifest, name="other")
+        write_artifact(shared_directory, Artifact(manifest, MODEL.trees))
+        watch.process.send_signal(signal.SIGHUP)
+        watch.wait_for("reload: changed: the model\n")
+        watch.process.send_signal(signal.SIGHUP)
+        watch.wait_for("reload: changed: nothing\n")
+        assert watch.end() == 0
+    assert json.loads((shared_directory / "stats.json").read_text())["model"] == "monotone-index-1 + other"
+
+
+def test_a_configuration_that_cannot_be_read_anew_is_said(net: Net, tmp_path: Path) -> None:
+    config = tmp_path / "site.toml"
+    config.write_text("")
+    config.chmod(0o600)
+    with watching(net, tmp_path, "--config", config) as watch:
+        assert f"{config}: cannot be read without our privileges: SIGHUP will change nothing" in watch.errors
+        watch.process.send_signal(signal.SIGHUP)
+        watch.wait_for(f"reload: {config}: Permission denied; everything stays as it was")
+        assert watch.end() == 0
+
+
+def test_a_mirror_that_lacks_a_direction_or_everything_is_noticed(net: Net, tmp_path: Path) -> None:
+    """What one port of the switch receives is not mirrored: all that comes from outside."""
+    halves = {"camera": tmp_path / "camera.pcap", "world": tmp_path / "world.pcap"}
+    for port, half in halves.items():
+        test = f"{'' if port == 'camera' else 'not '}ether src 44:19:b6:5d:20:15"
+        subprocess.run(["tcpdump", "-r", FLOOD, "-w", half, test], check=True, capture_output=True)
+
+    def send() -> None:
+        for port, half in halves.items():
+            net.run("tcpreplay", "-q", "-i", port, "--pps=4000", half)
+
+    net.run("tc", "filter", "del", "dev", "sw-world", "ingress")
+    try:
+        with watching(net, tmp_path) as watch:
+            send()
+            watch.wait_for("no answer seen from outside in 60 s, of ", timeout_s=70)
+            watch.wait_for("no DNS response seen in 60 s, of ", timeout_s=5)
+            watch.wait_for(f"no packet on {SPAN} for 60 s: is the mirror configured?", timeout_s=10)
+            net.run("sh", "-ec", _MIRROR_WORLD)
+            send()
+            watch.wait_for("packets come again")
+            watch.wait_for("the mirror shows both directions again")
+            assert watch.end() == 0
+    finally:
+        net.run("sh", "-c", f"tc filter del dev sw-world ingress; {_MIRROR_WORLD}")
+    assert watch.errors.count("is the mirror one-way") == 2
+
+
 def test_a_run_can_be_limited(net: Net, tmp_path: Path) -> None:
     with watching(net, tmp_path, "--duration", "0.5") as watch:
         assert watch.process.wait(10) == 0
@@ -339,3 +521,11 @@ def test_without_the_capability_it_is_named(net: Net) -> None:
 def test_an_unknown_user_is_refused(net: Net) -> None:
     status, line = refusal(net, "-i", SPAN, "--user", "nobody-of-that-name")
     assert (status, "no such user" in line) == (2, True)
+
+
+def test_a_port_for_metrics_that_is_taken_is_refused(net: Net, tmp_path: Path) -> None:
+    with watching(net, tmp_path, "--metrics", "127.0.0.1:9477"):
+        status, line = refusal(net, "-i", SPAN, "--metrics", "127.0.0.1:9477")
+    assert (status, line) == (2, "spamsensor: --metrics 127.0.0.1:9477: Address already in use")
+    status, line = refusal(net, "-i", SPAN, "--metrics", "localhost")
+    assert (status, "expected an address and a port" in line) == (2, True)

@@ -92,8 +92,7 @@ class Lifecycle:
         self._next_end_ns = NEVER_NS
         self.n_alerts = 0
         self.n_reviews = 0
-        models = " + ".join(channel.model.name for channel in channels)
-        self._info = SensorInfo(name="spamsensor", version=sensor.__version__, model=models)
+        self._info = _describe_sensor(channels)
 
     def take(
         self,
@@ -153,6 +152,24 @@ class Lifecycle:
         self._next_end_ns = min(
             (case.evidence_ns + QUIET_NS for case in self._open.values()), default=NEVER_NS
         )
+
+    @property
+    def model(self) -> str:
+        """The names of the models that judge."""
+        return self._info.model
+
+    def open_by_severity(self) -> dict[Severity, int]:
+        """Return how many alerts are open, by the severity that was said last."""
+        counts = dict.fromkeys(_SEVERITIES[1:], 0)
+        for case in self._open.values():
+            counts[case.last.severity] += 1
+        return counts
+
+    def reconfigure(self, tables: DeviceTables, channels: Sequence[Channel]) -> None:
+        """Go on with other tables of the site, thresholds or models; open alerts stay open."""
+        self._tables = tables
+        self._channels = channels
+        self._info = _describe_sensor(channels)
 
     @property
     def next_end_ns(self) -> int:
@@ -294,6 +311,11 @@ class Lifecycle:
                 )
             )
         return tuple(flows)
+
+
+def _describe_sensor(channels: Sequence[Channel]) -> SensorInfo:
+    models = " + ".join(channel.model.name for channel in channels)
+    return SensorInfo(name="spamsensor", version=sensor.__version__, model=models)
 
 
 def _confidence(ratio: float, logit: float, completeness: Completeness) -> float:

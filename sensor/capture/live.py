@@ -109,6 +109,7 @@ class LiveCapture(FrameRun):
             "kernel_packets": counts.packets,
             "kernel_drops": counts.drops,
             "ring_freezes": counts.freezes,
+            "ring_use": round(self._ring.use(), 3),
             "filter_state": "mail" if self._is_mail_only else "all",
             "filter_switches": self._n_switches,
             "interfaces": {interface.name: interface.state for interface in self._interfaces},

@@ -191,6 +191,10 @@ class Ring:
         self._status[self._next] = 0
         self._next = (self._next + 1) % self._n_blocks
 
+    def use(self) -> float:
+        """Return the share of the ring's blocks that wait for us, or are ours: from 0 to 1."""
+        return float(np.count_nonzero(self._status & _STATUS_USER)) / self._n_blocks
+
     def counts(self) -> RingCounts:
         """Return what the kernel has counted since the start."""
         size = struct.calcsize("3I")

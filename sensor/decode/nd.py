@@ -8,7 +8,7 @@ import numpy as np
 
 from sensor.decode.lan import LanStatus, device_mac
 from sensor.decode.status import Weird
-from sensor.decode.wire import has, read_address_half, read_mac, read_u8
+from sensor.decode.wire import has, read_address_half, read_mac, read_u8, read_u16
 from sensor.jit import i64, inner
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ _MALFORMED = int(LanStatus.MALFORMED)
 _LAN_MALFORMED = int(Weird.LAN_MALFORMED)
 _SOURCE_LINK_LAYER, _TARGET_LINK_LAYER = 1, 2
 _TARGET = 8
-_IS_ROUTER = 0x80
 
 
 @inner
@@ -48,9 +47,11 @@ def decode_nd(
 ) -> int:
     """Decode one message of types 133 to 136 (RFC 4861 section 4) and return its LanStatus.
 
-    A solicitation from the unspecified address asks whether an address is free, and claims none (RFC 4862 section
-    5.4). data: u8[n_bytes], in; the ICMPv6 message is ``data[start:end]``; ``src_hi``, ``src_lo``: who sent it.
-    nd: ND_DTYPE[1], out. weirds: i64[N_WEIRDS], LAN_MALFORMED counted up if truncated or malformed.
+    A solicitation from the unspecified address asks whether its target is free (RFC 4862 section 5.4): whoever asks
+    is about to have it, and claims it here.
+
+    data: u8[n_bytes], in; the ICMPv6 message is ``data[start:end]``; ``src_hi``, ``src_lo``: who sent it. nd:
+    ND_DTYPE[1], out. weirds: i64[N_WEIRDS], LAN_MALFORMED counted up if truncated or malformed.
     """
     row = nd[0]
     status = _decode_nd(data, start, end, src_hi, src_lo, row)
@@ -83,11 +84,14 @@ def _decode_nd(data: Bytes, start: int, end: int, src_hi: int, src_lo: int, row:
         wanted = _TARGET_LINK_LAYER
         row["address_hi"] = read_address_half(data, start + _TARGET, end)
         row["address_lo"] = read_address_half(data, start + _TARGET + 8, end)
-        row["is_router"] = 1 if read_u8(data, start + 4, end) & _IS_ROUTER else 0
+    elif kind == NEIGHBOUR_SOLICITATION and src_hi == 0 and src_lo == 0:
+        row["address_hi"] = read_address_half(data, start + _TARGET, end)
+        row["address_lo"] = read_address_half(data, start + _TARGET + 8, end)
     else:
         row["address_hi"] = src_hi
         row["address_lo"] = src_lo
-        row["is_router"] = 1 if kind == ROUTER_ADVERTISEMENT else 0
+        # A lifetime of zero says that it is no default router (RFC 4861 section 4.2): many a thing of the house.
+        row["is_router"] = 1 if kind == ROUTER_ADVERTISEMENT and read_u16(data, start + 6, end) > 0 else 0
     return _find_link_layer(data, options, end, wanted, row)
 
 

@@ -37,10 +37,10 @@ from sensor.devices.identity import (
     is_unicast,
     note_claim,
 )
-from sensor.devices.operators import operator_of_address
+from sensor.devices.operators import is_local_name, operator_of_address
 from sensor.devices.relay import on_mail_transfer, on_peer_transfer
 from sensor.devices.resolution import find_answer, remember_answer
-from sensor.devices.routers import note_outside_sender, note_router
+from sensor.devices.routers import is_router, note_outside_sender, note_router
 from sensor.devices.table import (
     DAY_NS,
     HLL_REGISTERS,
@@ -95,7 +95,7 @@ RETRY_NS = 3600 * SECOND_NS
 #: Of a device whose DNS passes the mirror in both directions, at least so many queries are seen to be answered.
 ANSWERED_SHARE = 0.8
 #: How long a server is believed to go under the name that it greeted with.
-SERVER_NAME_S = 86_400
+SERVER_NAME_S = 3600
 #: A proxy connects as soon as it is told to.
 CALL_NS = 2 * SECOND_NS
 _HOUR_NS = 3600 * SECOND_NS
@@ -362,13 +362,14 @@ def find_operator(operators: NDArray[Any], row: int, operator: int) -> Any:
 def name_server(t: DeviceTables, row: int, event: Any, text: NDArray[np.uint8], ts_ns: int) -> None:
     """Take the name of a server, by its greeting or by what TLS asks it for: it tells the operator.
 
-    What DNS said counts more, and a greeting more than what the client asks for, which a client chooses.
+    What DNS said counts more; and the first name that it goes by, so that it cannot take those of others one by one.
     """
     hi, lo = event["resp_hi"], event["resp_lo"]
     start, end = event["text_start"], event["text_start"] + event["text_len"]
-    by_network = operator_of_address(hi, lo)
+    if start == end or is_local_name(text, start, end):
+        return
     known, _ = operator_of(t, t.devices[row]["serial"], hi, lo, ts_ns)
-    if start == end or (known != by_network and event["kind"] != _REPLY):
+    if known != operator_of_address(hi, lo):
         return
     remember_answer(t, SERVER_SERIAL, hi, lo, SERVER_NAME_S, text, start, end, ts_ns)
     operator, _ = operator_of(t, t.devices[row]["serial"], hi, lo, ts_ns)
@@ -674,11 +675,24 @@ def on_inbound(t: DeviceTables, row: int, event: Any, orig_home: bool) -> None:
         count(t, row, _INBOUND_MESSAGES, event["count"])  # inferred from the size, as for mail that is sent
 
 
+@inlined
+def is_answer(event: Any) -> bool:
+    """Tell whether an event of a mail connection shows that a packet of the server was captured."""
+    kind = event["kind"]
+    if kind == _CLOSE:
+        return bool(event["flags"] & _FLAG_NO_RESP == 0)
+    return bool(kind == _REPLY or (kind == _TRANSFER and event["resp_bytes"] > 0))
+
+
 @spliced
 def on_mail_event(t: DeviceTables, row: int, event: Any, text: NDArray[np.uint8], ts_ns: int) -> int:
     """Take an event of a mail connection to a server outside; return how much evidence it is, NO_NEWS for none."""
     kind = event["kind"]
     evidence = NO_NEWS
+    if kind == _OPEN:
+        t.clock[0]["called"] += 1
+    elif is_answer(event):
+        t.clock[0]["answered"] += 1
     if t.exceptions.size > 0 and is_excepted(t, row, event["resp_hi"], event["resp_lo"], ts_ns):
         if kind == _OPEN:
             t.clock[0]["excepted"] += 1
@@ -737,6 +751,8 @@ def on_dns_event(
             )
         return NO_NEWS
     if kind == _RESPONSE:
+        if server < 0:
+            t.clock[0]["answered"] += 1
         if server >= 0 and event["enhanced"] == 0:
             t.devices[server]["is_resolver"] = 1
         if event["flags"] & _FLAG_GAP == 0:
@@ -757,6 +773,8 @@ def on_dns_event(
 @spliced
 def on_peer_event(t: DeviceTables, row: int, event: Any, is_orig: bool, ts_ns: int) -> None:
     """Take what a device that has mailed exchanges with an outside peer beside mail; ``is_orig``: it spoke first."""
+    if event["kind"] == _TRANSFER and (event["resp_bytes"] if is_orig else event["orig_bytes"]) > 0:
+        t.clock[0]["answered"] += 1
     if t.devices[row]["mail_first_ns"] < 0:
         return
     hi = event["resp_hi"] if is_orig else event["orig_hi"]
@@ -780,13 +798,15 @@ def on_lan_event(t: DeviceTables, event: Any, text: NDArray[np.uint8], ts_ns: in
         note_router(t.routers, t.devices, event["resp_mac"])
     if kind == _ND and event["count"] != 0:
         note_router(t.routers, t.devices, mac)
+    is_dhcp = kind in (_DHCP, _DHCPV6)
+    if is_dhcp:
+        recognise(t, mac, event["aux_lo"], ts_ns)
     if not is_home_claim(t, event):
         return
     if kind != _FACT and (hi != 0 or lo != 0):
-        note_claim(t, mac, hi, lo, event["vlan"], kind == _ND, ts_ns)
-    if kind in (_DHCP, _DHCPV6):
-        recognise(t, mac, event["aux_lo"], ts_ns)
-    row = find_home_device(t, mac, hi, lo, event["vlan"], True, False, ts_ns)
+        note_claim(t, mac, hi, lo, event["vlan"], is_dhcp, kind in (_ND, _DHCPV6), ts_ns)
+    # What a router says of itself makes it no device.
+    row = find_home_device(t, mac, hi, lo, event["vlan"], -1, not is_router(t.routers, mac), False, ts_ns)
     if row < 0:
         return
     advance_slots(t, row, ts_ns)
@@ -806,7 +826,7 @@ def is_home_claim(t: DeviceTables, event: Any) -> bool:
         return bool(event["text_len"] > 0)
     if not is_unicast(hi, lo):
         return False
-    return is_home(t, event["orig_mac"], hi, lo) or (event["kind"] == _ND and is_global(hi))
+    return is_home(t, hi, lo) or (event["kind"] in (_ND, _DHCPV6) and is_global(hi))
 
 
 @spliced
@@ -816,8 +836,8 @@ def observe_event(t: DeviceTables, event: Any, text: NDArray[np.uint8], ts_ns: i
     if kind in (_ARP, _DHCP, _ND, _DHCPV6, _FACT):
         on_lan_event(t, event, text, ts_ns)
         return False
-    orig_home = is_home(t, event["orig_mac"], event["orig_hi"], event["orig_lo"])
-    resp_home = is_home(t, event["resp_mac"], event["resp_hi"], event["resp_lo"])
+    orig_home = is_home(t, event["orig_hi"], event["orig_lo"])
+    resp_home = is_home(t, event["resp_hi"], event["resp_lo"])
     # Whoever carries packets of addresses outside is a router.
     if not orig_home:
         note_outside_sender(t.routers, t.devices, event["orig_mac"], event["orig_hi"])
@@ -835,7 +855,8 @@ def observe_event(t: DeviceTables, event: Any, text: NDArray[np.uint8], ts_ns: i
             mac, hi, lo = event["resp_mac"], event["resp_hi"], event["resp_lo"]
         else:
             continue
-        found = find_home_device(t, mac, hi, lo, event["vlan"], not is_beside_mail, is_late, ts_ns)
+        flow = 2 * event["flow_id"] + end if event["flow_id"] >= 0 else -1
+        found = find_home_device(t, mac, hi, lo, event["vlan"], flow, not is_beside_mail, is_late, ts_ns)
         if found < 0:
             continue
         advance_slots(t, found, ts_ns)

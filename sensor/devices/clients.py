@@ -1,14 +1,15 @@
 """One device under several MAC addresses: phones and PCs that draw a new one now and then are known by their DHCP.
 
 Only among locally administered addresses (IEEE 802-2014 section 8.4), those that software draws, and only where the one
-before has fallen silent: identifiers of cheap firmware are copied from device to device, and nobody is two at once.
+before has fallen silent: identifiers of firmware and of virtual machines are copied, and nobody is two at once. When
+the one before is met again under its own MAC address, they part, and that identifier joins nobody any more.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sensor.devices.table import KEY_MAC, MAX_PROBES, SECOND_NS, DeviceTables
+from sensor.devices.table import KEY_FREE, KEY_MAC, MAX_PROBES, SECOND_NS, DeviceTables
 from sensor.hashing import hash_halves, mix
 from sensor.jit import i64, inner, spliced
 
@@ -78,10 +79,44 @@ def recognise(t: DeviceTables, mac: int, identity: int, ts_ns: int) -> None:
         known["identity"] = identity
         known["mac"] = mac
         return
+    if known["mac"] < 0:
+        return
     first = first_mac(t.aliases, known["mac"])
     if first != first_mac(t.aliases, mac):
-        row = row_of_mac(t.devices, first)
-        is_silent = row >= 0 and t.devices[max(row, 0)]["last_ns"] <= ts_ns - SILENT_NS
-        if is_silent and row_of_mac(t.devices, mac) < 0:
-            note_alias(t.aliases, mac, first)
+        if not is_gone(t, first, ts_ns) or not is_new(t, mac, ts_ns):
+            known["mac"] = -1
+            return
+        note_alias(t.aliases, mac, first)
+        t.devices[row_of_mac(t.devices, first)]["has_aliases"] = 1
     known["mac"] = mac
+
+
+@inner
+def is_gone(t: DeviceTables, mac: int, ts_ns: int) -> bool:
+    """Tell whether the device with a MAC address is known, and has fallen silent."""
+    row = row_of_mac(t.devices, mac)
+    return bool(row >= 0 and t.devices[max(row, 0)]["last_ns"] <= ts_ns - SILENT_NS)
+
+
+@inner
+def is_new(t: DeviceTables, mac: int, ts_ns: int) -> bool:
+    """Tell whether a MAC address was never met or only just, without mail; its row is free then."""
+    row = row_of_mac(t.devices, mac)
+    if row < 0:
+        return True
+    device = t.devices[row]
+    if device["has_mail"] != 0 or device["first_ns"] < ts_ns - SILENT_NS:
+        return False
+    device["key_kind"] = KEY_FREE
+    return True
+
+
+@inner
+def part(t: DeviceTables, mac: int) -> None:
+    """Take back that a device has other MAC addresses: it and one of them have been met at once."""
+    for i in range(t.identities.size):
+        if first_mac(t.aliases, t.identities[i]["mac"]) == mac:
+            t.identities[i]["mac"] = -1
+    for i in range(t.aliases.size):
+        if t.aliases[i]["first_mac"] == mac:
+            t.aliases[i]["first_mac"] = t.aliases[i]["mac"]

@@ -6,14 +6,14 @@ Where nobody said so the key is the address and the VLAN.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sensor.decode.status import Eviction
-from sensor.devices.clients import first_mac, row_of_mac
-from sensor.devices.neighbours import find_neighbour, is_neighbour, note_neighbour
-from sensor.devices.routers import is_router, note_router
+from sensor.devices.clients import first_mac, part, row_of_mac
+from sensor.devices.neighbours import find_neighbour, is_on_link, note_neighbour
+from sensor.devices.routers import is_router, note_router, trust_network
 from sensor.devices.table import (
     DAY_NS,
     ERA_NS,
@@ -59,7 +59,22 @@ def is_unicast(hi: int, lo: int) -> bool:
     return ((hi >> 56) & 0xFF) != 0xFF
 
 
-@spliced
+@inner
+def find_owner(t: DeviceTables, hi: int, lo: int, vlan: int) -> int:
+    """Return the MAC address of the device that has an address, as the LAN says, or -1.
+
+    Of an address that a router says it has, the client that was given it: a repeater answers for those behind it.
+    """
+    found = find_neighbour(t.neighbours, hi, lo, vlan)
+    if found < 0:
+        return i64(-1)
+    mac, lease_mac = i64(t.neighbours[found]["mac"]), i64(t.neighbours[found]["lease_mac"])
+    if not is_router(t.routers, mac):
+        return mac
+    return lease_mac if lease_mac > 0 and not is_router(t.routers, lease_mac) else i64(-1)
+
+
+@inner
 def find_device(t: DeviceTables, mac: int, hi: int, lo: int, vlan: int, may_be_new: bool, ts_ns: int) -> int:
     """Return the row of the device with this MAC and address: a new one if need be, or -1 if that may not be.
 
@@ -67,9 +82,8 @@ def find_device(t: DeviceTables, mac: int, hi: int, lo: int, vlan: int, may_be_n
     """
     kind, key_hi, key_lo, key_vlan = i64(KEY_MAC), i64(0), i64(mac), i64(-1)
     if mac <= 0 or mac & _GROUP_BIT != 0 or is_router(t.routers, mac):
-        mac = find_neighbour(t.neighbours, hi, lo, vlan)
-        key_lo = i64(mac)
-        if mac < 0 or is_router(t.routers, mac):
+        mac = find_owner(t, hi, lo, vlan)
+        if mac < 0:
             kind, key_hi, key_lo, key_vlan = i64(KEY_ADDRESS), i64(hi), i64(lo), i64(vlan)
     if kind == KEY_MAC:
         mac = first_mac(t.aliases, mac)
@@ -168,6 +182,7 @@ def reset_device(t: DeviceTables, row: int, ts_ns: int) -> None:
     device["called_ns"] = -1
     device["relay_slot"] = 0
     device["has_mail"] = 0
+    device["has_aliases"] = 0
     device["is_known_server"] = 0
     device["is_accused"] = 0
     device["is_resolver"] = 0
@@ -183,14 +198,14 @@ def reset_device(t: DeviceTables, row: int, ts_ns: int) -> None:
 
 
 @inner
-def is_home(t: DeviceTables, mac: int, hi: int, lo: int) -> bool:
-    """Tell whether an address is at home: in the home networks, or an IPv6 address that its MAC has on this link.
+def is_home(t: DeviceTables, hi: int, lo: int) -> bool:
+    """Tell whether an address is at home: in the home networks, or an IPv6 address that somebody has on this link.
 
     Of IPv6 a home has global addresses (RFC 4291 section 2.5.4), which a provider gives and may change.
     """
     if is_in_networks(t.home_nets, hi, lo):
         return True
-    return is_global(hi) and is_neighbour(t.neighbours, mac, hi, lo) and not is_router(t.routers, mac)
+    return is_global(hi) and is_on_link(t.neighbours, hi, lo)
 
 
 @inlined
@@ -223,13 +238,9 @@ def add_address(t: DeviceTables, row: int, place: int, hi: int, lo: int, ts_ns: 
         n_others = 0
         for i in range(N_ADDRESSES):
             known = t.addresses[row, i]
-            is_recent = known["last_ns"] != 0 and ts_ns - known["last_ns"] < RECENT_SLOT_NS
-            # What a host says that it has is its own.
-            if (
-                is_recent
-                and known["hi"] == 0
-                and find_neighbour(t.neighbours, 0, known["lo"], device["vlan"]) != device["mac"]
-            ):
+            if known["last_ns"] == 0 or known["hi"] != 0 or ts_ns - known["last_ns"] >= RECENT_SLOT_NS:
+                continue
+            if not is_own(t, device, known["lo"]):
                 n_others += 1
         if n_others >= N_HOST_ADDRESSES:
             note_router(t.routers, t.devices, device["mac"])
@@ -239,43 +250,127 @@ def add_address(t: DeviceTables, row: int, place: int, hi: int, lo: int, ts_ns: 
     address["last_ns"] = ts_ns
     if is_in_networks(t.known_servers, hi, lo):
         device["is_known_server"] = 1
-    for i in range(t.known_server_macs.size):
-        if t.known_server_macs[i] == device["mac"]:
-            device["is_known_server"] = 1
+    if is_known_mac(t.known_server_macs, device["mac"]):
+        device["is_known_server"] = 1
+
+
+@inner
+def is_known_mac(macs: NDArray[np.int64], mac: int) -> bool:
+    """Tell whether the configuration names a MAC address as a mail server's: ``macs``, i8[k]."""
+    for i in range(macs.size):  # noqa: SIM110 - numba knows no generators
+        if macs[i] == mac:
+            return True
+    return False
+
+
+@inner
+def is_own(t: DeviceTables, device: Any, lo: int) -> bool:
+    """Tell whether an IPv4 address is a device's own: it said so, and no server gave it to another."""
+    found = find_neighbour(t.neighbours, 0, lo, device["vlan"])
+    if found < 0:
+        return False
+    neighbour = t.neighbours[found]
+    if neighbour["lease_mac"] > 0 and first_mac(t.aliases, neighbour["lease_mac"]) != device["key_lo"]:
+        return False
+    return bool(first_mac(t.aliases, neighbour["mac"]) == device["key_lo"])
 
 
 @inner
 def forget_address(t: DeviceTables, mac: int, hi: int, lo: int) -> None:
-    """Take an address from the device that had it: somebody else has it now."""
+    """Take an address from the device that had it, and what the configuration says of it: somebody else has it now."""
     row = row_of_mac(t.devices, first_mac(t.aliases, mac))
+    if row < 0:
+        return
+    is_known = is_known_mac(t.known_server_macs, t.devices[row]["mac"])
     for i in range(N_ADDRESSES):
-        address = t.addresses[max(row, 0), i]
-        if row >= 0 and address["hi"] == hi and address["lo"] == lo:
+        address = t.addresses[row, i]
+        if address["hi"] == hi and address["lo"] == lo:
             address["last_ns"] = 0
+        elif address["last_ns"] != 0:
+            is_known = is_known or is_in_networks(t.known_servers, address["hi"], address["lo"])
+    t.devices[row]["is_known_server"] = 1 if is_known else 0
 
 
 @inner
-def note_claim(t: DeviceTables, mac: int, hi: int, lo: int, vlan: int, is_on_link: bool, ts_ns: int) -> None:
+def note_claim(
+    t: DeviceTables, mac: int, hi: int, lo: int, vlan: int, is_lease: bool, is_of_link: bool, ts_ns: int
+) -> None:
     """Take what the LAN says of who has an address."""
-    before = note_neighbour(t.neighbours, mac, hi, lo, vlan, is_on_link, ts_ns)
+    before = note_neighbour(t.neighbours, mac, hi, lo, vlan, is_lease, is_of_link, ts_ns)
     if before > 0:
         forget_address(t, before, hi, lo)
+    if is_of_link and is_global(hi):
+        trust_network(t.routers, mac)
 
 
-@spliced
+@inner
+def recall_flow(t: DeviceTables, flow: int) -> int:
+    """Return the row of the device to which a flow belonged when it began, -1 if that is not known any more."""
+    owner = t.flow_owners[flow & (t.flow_owners.size - 1)]
+    if owner["flow"] != flow + 1 or t.devices[owner["row"]]["serial"] != owner["serial"]:
+        return i64(-1)
+    return i64(owner["row"]) if t.devices[owner["row"]]["key_kind"] != KEY_FREE else i64(-1)
+
+
+@inner
+def remember_flow(t: DeviceTables, flow: int, row: int) -> None:
+    """Note to which device a flow belongs."""
+    owner = t.flow_owners[flow & (t.flow_owners.size - 1)]
+    owner["flow"] = flow + 1
+    owner["row"] = row
+    owner["serial"] = t.devices[row]["serial"]
+
+
+@inner
+def find_by_flow(
+    t: DeviceTables, mac: int, hi: int, lo: int, vlan: int, flow: int, may_be_new: bool, ts_ns: int
+) -> int:
+    """Return as ``find_device``; of a flow whose frames do not name a device, the one to which it belonged at first.
+
+    Its address may belong to another by now. ``flow``: twice its number, and one more for the responder's end; negative
+    for a datagram.
+    """
+    is_told = mac > 0 and mac & _GROUP_BIT == 0 and not is_router(t.routers, mac)
+    if flow < 0 or is_told:
+        return find_device(t, mac, hi, lo, vlan, may_be_new, ts_ns)
+    row = recall_flow(t, flow)
+    if row < 0:
+        row = find_device(t, mac, hi, lo, vlan, may_be_new, ts_ns)
+        if row >= 0:
+            remember_flow(t, flow, row)
+    return row
+
+
+@inner
 def find_home_device(
-    t: DeviceTables, mac: int, hi: int, lo: int, vlan: int, may_be_new: bool, is_late: bool, ts_ns: int
+    t: DeviceTables,
+    mac: int,
+    hi: int,
+    lo: int,
+    vlan: int,
+    flow: int,
+    may_be_new: bool,
+    is_late: bool,
+    ts_ns: int,
 ) -> int:
     """Return the row of a home address's device and note that it was seen; -1 as ``find_device``.
 
-    ``is_late``: what happened may have been a while ago, when the address was still this device's.
+    ``flow``: see ``find_by_flow``. ``is_late``: what happened may have been a while ago, when the address was still
+    this device's.
     """
-    row = find_device(t, mac, hi, lo, vlan, may_be_new, ts_ns)
-    if row < 0:
+    row = find_by_flow(t, mac, hi, lo, vlan, flow, may_be_new, ts_ns)
+    if row < 0 or is_late:
         return row
-    t.devices[row]["last_ns"] = ts_ns
-    t.devices[row]["vlan"] = vlan
+    device = t.devices[row]
+    if device["key_kind"] == KEY_MAC and mac > 0 and not is_router(t.routers, mac):
+        if device["has_aliases"] != 0 and mac == device["key_lo"]:
+            part(t, mac)
+            device["has_aliases"] = 0
+        device["mac"] = mac
+    device["last_ns"] = ts_ns
+    device["vlan"] = vlan
     t.clock[0]["home_seen"] = 1
-    if not is_late:
-        note_address(t, row, hi, lo, ts_ns)
+    note_address(t, row, hi, lo, ts_ns)
+    if device["key_kind"] == KEY_FREE:  # it has turned out to be a router
+        row = find_device(t, mac, hi, lo, vlan, may_be_new, ts_ns)
     return row

@@ -18,12 +18,19 @@ if TYPE_CHECKING:
 
 @inner
 def note_neighbour(
-    neighbours: NDArray[Any], mac: int, hi: int, lo: int, vlan: int, is_on_link: bool, ts_ns: int
+    neighbours: NDArray[Any],
+    mac: int,
+    hi: int,
+    lo: int,
+    vlan: int,
+    is_lease: bool,
+    is_on_link: bool,
+    ts_ns: int,
 ) -> int:
     """Note that a MAC address has an address; return the MAC address that had it before, -1 for none or the same.
 
-    ``is_on_link``: its owner itself said so on this very link, which makes an address outside the home networks one of
-    the site's.
+    ``is_lease``: a server gave it. ``is_on_link``: it was said on this very link, which makes an address outside the
+    home networks one of the site's.
     """
     first = hash_halves(hi, lo)
     mask = neighbours.size - 1
@@ -36,7 +43,10 @@ def note_neighbour(
             before = i64(entry["mac"]) if entry["mac"] != mac else i64(-1)
             entry["mac"] = mac
             entry["last_ns"] = ts_ns
-            entry["is_on_link"] = 1 if is_on_link or (before < 0 and entry["is_on_link"] != 0) else 0
+            if is_lease:
+                entry["lease_mac"] = mac
+            if is_on_link:
+                entry["is_on_link"] = 1
             return before
         seen_ns = i64(-1) if entry["mac"] == 0 else i64(entry["last_ns"])
         if seen_ns < oldest_ns:
@@ -48,13 +58,14 @@ def note_neighbour(
     entry["lo"] = lo
     entry["vlan"] = vlan
     entry["last_ns"] = ts_ns
+    entry["lease_mac"] = mac if is_lease else 0
     entry["is_on_link"] = 1 if is_on_link else 0
     return i64(-1)
 
 
 @inner
 def find_neighbour(neighbours: NDArray[Any], hi: int, lo: int, vlan: int) -> int:
-    """Return the MAC address that has an address, or -1.
+    """Return the row of who has an address, or -1.
 
     On the way to a mirror behind a router the VLAN changes: the only one that is known to have the address is it,
     but not one of several, of VLANs with the same addresses.
@@ -68,20 +79,20 @@ def find_neighbour(neighbours: NDArray[Any], hi: int, lo: int, vlan: int) -> int
         if entry["mac"] <= 0 or entry["lo"] != lo or entry["hi"] != hi:
             continue
         if entry["vlan"] == vlan:
-            return i64(entry["mac"])
-        if entry["mac"] != found:
+            return i64((first + probe) & mask)
+        if found < 0 or entry["mac"] != neighbours[found]["mac"]:
             n_found += 1
-            found = i64(entry["mac"])
+            found = i64((first + probe) & mask)
     return found if n_found == 1 else i64(-1)
 
 
 @inner
-def is_neighbour(neighbours: NDArray[Any], mac: int, hi: int, lo: int) -> bool:
-    """Tell whether a MAC address said on this link that it has an address."""
+def is_on_link(neighbours: NDArray[Any], hi: int, lo: int) -> bool:
+    """Tell whether somebody said on this link that it has an address, or was given it here."""
     first = hash_halves(hi, lo)
     mask = neighbours.size - 1
     for probe in range(MAX_PROBES):
         entry = neighbours[(first + probe) & mask]
-        if entry["mac"] == mac and entry["lo"] == lo and entry["hi"] == hi and entry["is_on_link"] != 0:
+        if entry["mac"] > 0 and entry["lo"] == lo and entry["hi"] == hi and entry["is_on_link"] != 0:
             return True
     return False

@@ -7,10 +7,10 @@ suffix below which anybody can register. Without a name it is the /24 of an IPv4
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sensor.devices.suffixes import EXACT, EXCEPTION, MAX_RULE_LABELS, RULE_BITS, WILDCARD
-from sensor.hashing import hash_halves, hash_text
+from sensor.hashing import hash_halves, hash_text, hash_texts
 from sensor.jit import i64, inner
 
 if TYPE_CHECKING:
@@ -18,6 +18,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _DOT = 46
+#: Last labels of names that many servers have, those that nobody configured (RFC 6762 appendix G, RFC 8375).
+_LOCAL_LABELS: Final = hash_texts(
+    [
+        b"local",
+        b"localdomain",
+        b"localhost",
+        b"internal",
+        b"intranet",
+        b"private",
+        b"lan",
+        b"home",
+        b"corp",
+        b"arpa",
+    ]
+)
 #: Operators known by name and by network never share a number.
 _BY_NETWORK = 1 << 32
 
@@ -72,6 +87,16 @@ def start_of_domain(text: NDArray[np.uint8], start: int, end: int, rules: NDArra
         before = at
         at = start_of_label(text, start, at - 1)
     return start_of_label(text, start, suffix - 1) if suffix > start else i64(start)
+
+
+@inner
+def is_local_name(text: NDArray[np.uint8], start: int, end: int) -> bool:
+    """Tell whether a server's own name, ``text[start:end]`` in lower case, is one that many have."""
+    label = hash_text(text, start_of_label(text, start, end), end)
+    for i in range(_LOCAL_LABELS.size):  # noqa: SIM110 - numba knows no generators
+        if _LOCAL_LABELS[i] == label:
+            return True
+    return False
 
 
 @inner

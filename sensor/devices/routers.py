@@ -1,7 +1,8 @@
 """Which MAC addresses carry other hosts' traffic: behind them a device is its address.
 
 Known by what they do: they send packets of addresses outside, advertise themselves (RFC 4861), relay DHCP, or have more
-IPv4 addresses than one device has; or by their MAC address, where a group of routers shares it.
+IPv4 addresses than one device has; or by their MAC address, where a group of routers shares it. A device that pretends
+to be one gains nothing: it is accused under its address.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from sensor.jit import inner, spliced
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+#: Networks of which one device has addresses: of two providers, before and after they change them.
+N_OWN_NETWORKS = 4
 _GROUP_BIT = 1 << 40  # of a MAC address: multicast and broadcast
 
 
@@ -38,7 +41,7 @@ def is_router(routers: NDArray[Any], mac: int) -> bool:
     for probe in range(MAX_PROBES):
         known = routers[(mix(mac & 0x7FFFFFFF) + probe) % N_ROUTERS]
         if known["mac"] == mac:
-            return bool(known["is_sure"] != 0)
+            return bool(known["is_sure"] != 0) or is_virtual(mac)
         if known["mac"] == 0:
             break
     return is_virtual(mac)
@@ -46,17 +49,27 @@ def is_router(routers: NDArray[Any], mac: int) -> bool:
 
 @inner
 def find_router(routers: NDArray[Any], mac: int) -> int:
-    """Return the place of a MAC in the table, a new one if need be; -1 if it can be no router, or there is no room."""
+    """Return the place of a MAC in the table, a new one if need be; -1 if it can be no router, or there is no room.
+
+    A MAC that is only suspected makes room.
+    """
     if mac <= 0 or mac & _GROUP_BIT != 0:
         return -1
+    free = -1
     for probe in range(MAX_PROBES):
         place = (mix(mac & 0x7FFFFFFF) + probe) % N_ROUTERS
-        if routers[place]["mac"] == mac:
+        known = routers[place]
+        if known["mac"] == mac:
             return place
-        if routers[place]["mac"] == 0:
-            routers[place]["mac"] = mac
-            return place
-    return -1
+        if free < 0 and known["is_sure"] == 0:
+            free = place
+        if known["mac"] == 0:
+            break
+    if free >= 0:
+        routers[free]["mac"] = mac
+        routers[free]["network"] = 0
+        routers[free]["n_networks"] = 0
+    return free
 
 
 @inner
@@ -72,15 +85,29 @@ def note_router(routers: NDArray[Any], devices: NDArray[Any], mac: int) -> None:
 def note_outside_sender(routers: NDArray[Any], devices: NDArray[Any], mac: int, hi: int) -> None:
     """Note that a MAC sent a packet of an address outside, of which ``hi`` is the upper half.
 
-    An IPv6 address "outside" may be the device's own, given by a provider (RFC 4862): that of a second network is not.
+    An IPv6 address "outside" may be the device's own, given by a provider (RFC 4862), who may change it: not so of
+    N_OWN_NETWORKS and one more in between.
     """
     place = find_router(routers, mac)
     if place < 0 or routers[place]["is_sure"] != 0:
         return
-    if hi == 0 or routers[place]["network"] not in (0, hi):
+    known = routers[place]
+    if hi != known["network"]:
+        known["network"] = hi
+        known["n_networks"] = known["n_networks"] + 1
+    if hi == 0 or known["n_networks"] > N_OWN_NETWORKS:
         note_router(routers, devices, mac)
-    else:
-        routers[place]["network"] = hi
+
+
+@inner
+def trust_network(routers: NDArray[Any], mac: int) -> None:
+    """Forget what a MAC was suspected of: the networks were its own, since it has said so on the link."""
+    for probe in range(MAX_PROBES):
+        known = routers[(mix(mac & 0x7FFFFFFF) + probe) % N_ROUTERS]
+        if known["mac"] == mac:
+            known["n_networks"] = 0
+        if known["mac"] in (0, mac):
+            return
 
 
 @inner

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from sensor.decode.facts import FactKind, FactSource
+from sensor.devices.site import mark_known_servers
 from sensor.devices.table import KEY_FREE, Count, DeviceTables, Recent, Site
 
 if TYPE_CHECKING:
@@ -49,11 +50,12 @@ _GROUPS: Final = (
     _Group("neighbours", ("neighbours",), lambda t: t.neighbours["mac"] != 0),
     _Group("identities", ("identities",), lambda t: t.identities["identity"] != 0),
     _Group("aliases", ("aliases",), lambda t: t.aliases["mac"] != 0),
+    _Group("flow_owners", ("flow_owners",), lambda t: t.flow_owners["flow"] != 0),
 )
 #: Lists of rows of devices, and how long each is, by the name in the clock.
 _LISTS: Final = {"dirty": "n_dirty", "window": "n_window"}
-#: The configuration's, counters of the run, and scratch.
-NOT_SAVED: Final = (*Site._fields, "evictions", "day", "hour")
+#: The configuration's (but for home networks, which tell whether it is the same), counters of the run, and scratch.
+NOT_SAVED: Final = (*(name for name in Site._fields if name != "home_nets"), "evictions", "day", "hour")
 
 #: What columns mean by their order, or values by their number: saved rows make sense only where this is the same.
 MEANINGS: Final = tuple(
@@ -65,7 +67,7 @@ MEANINGS: Final = tuple(
 
 def saved_fields() -> list[str]:
     """Return the fields of DeviceTables that are saved."""
-    return [*(field for group in _GROUPS for field in group.fields), *_LISTS, "clock"]
+    return [*(field for group in _GROUPS for field in group.fields), *_LISTS, "clock", "home_nets"]
 
 
 def table_sizes(t: DeviceTables) -> dict[str, int]:
@@ -84,6 +86,7 @@ def save_devices(t: DeviceTables) -> Arrays:
     for field, length in _LISTS.items():
         arrays[field] = getattr(t, field)[: t.clock[0][length]].copy()
     arrays["clock"] = t.clock.copy()
+    arrays["home_nets"] = t.home_nets.copy()
     return arrays
 
 
@@ -109,20 +112,14 @@ def load_devices(t: DeviceTables, arrays: Mapping[str, NDArray[Any]]) -> None:
     for field in _LISTS:
         getattr(t, field)[: len(arrays[field])] = arrays[field]
     t.clock[:] = arrays["clock"]
-    t.clock["excepted"] = 0  # of this run, as evictions
-    _mark_known_servers(t, arrays["rows.devices"])
+    for total in ("excepted", "called", "answered"):  # of this run, as evictions
+        t.clock[total] = 0
+    # The configuration may be another one than before.
+    mark_known_servers(t)
+    if not np.array_equal(arrays["home_nets"], t.home_nets):
+        t.routers[:] = 0  # who sent packets of outside addresses: outside is elsewhere now
 
 
 def _check_rows(rows: NDArray[np.int64], size: int, name: str) -> None:
     if len(rows) and not (rows[0] >= 0 and rows[-1] < size and (np.diff(rows) > 0).all()):
         raise ValueError(f"{name}: rows that are not there")
-
-
-def _mark_known_servers(t: DeviceTables, rows: NDArray[np.int64]) -> None:
-    """Mark the mail servers of the configuration, which may be another one than before."""
-    addresses = t.addresses[rows]
-    is_known = np.isin(t.devices["mac"][rows], t.known_server_macs)
-    for net_hi, net_lo, mask_hi, mask_lo in t.known_servers:
-        is_in = (addresses["hi"] & mask_hi == net_hi) & (addresses["lo"] & mask_lo == net_lo)
-        is_known |= (is_in & (addresses["last_ns"] != 0)).any(axis=1)
-    t.devices["is_known_server"][rows] = is_known

@@ -9,7 +9,14 @@ import numpy as np
 
 from sensor.config import HostName, Mac, Network
 from sensor.devices.suffixes import public_suffix_rules
-from sensor.devices.table import EXCEPTION_DTYPE, MAX_DOMAIN_BYTES, NEVER_NS, Site
+from sensor.devices.table import (
+    EXCEPTION_DTYPE,
+    KEY_FREE,
+    MAX_DOMAIN_BYTES,
+    NEVER_NS,
+    DeviceTables,
+    Site,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,6 +47,18 @@ def network_rows(networks: Iterable[object]) -> NDArray[np.int64]:
     """Return the networks among ``networks`` as rows, i8[k, 4]."""
     rows = [network_row(network) for network in networks if isinstance(network, Network)]
     return np.array(rows, dtype=np.int64).reshape(-1, 4)
+
+
+def mark_known_servers(t: DeviceTables) -> None:
+    """Note anew which of the devices in the table are mail servers of the site, after these were named anew."""
+    rows = np.flatnonzero(t.devices["key_kind"] != KEY_FREE)
+    addresses = t.addresses[rows]
+    is_used = addresses["last_ns"] != 0
+    is_known = np.isin(t.devices["mac"][rows], t.known_server_macs)
+    for net_hi, net_lo, mask_hi, mask_lo in t.known_servers:
+        is_inside = (addresses["hi"] & mask_hi == net_hi) & (addresses["lo"] & mask_lo == net_lo)
+        is_known |= (is_inside & is_used).any(axis=1)
+    t.devices["is_known_server"][rows] = is_known
 
 
 def describe_site(config: Config) -> Site:

@@ -5,7 +5,7 @@ hashing into a neighbourhood of MAX_PROBES rows; when all are taken, the device 
 makes room (Eviction.DEVICE), those without mail first. Counters slide over a day in SLOTS slots of two hours,
 and over an hour in RECENT_SLOTS slots of five minutes.
 
-What a device costs is BYTES_PER_DEVICE, and a row that never mails never touches the larger part of it.
+A row that never mails never touches the larger part of its memory.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ DEVICE_DTYPE = np.dtype(
     [
         ("key_hi", np.int64),  # MAC, or the address's upper half
         ("key_lo", np.int64),
-        ("mac", np.int64),  # -1 not known
+        ("mac", np.int64),  # the one that it has now, -1 not known
         ("serial", np.int64),  # number of the device in this run; a row that is used again gets a new one
         ("first_ns", np.int64),
         ("last_ns", np.int64),
@@ -162,6 +162,7 @@ DEVICE_DTYPE = np.dtype(
         ("is_dirty", np.int32),
         ("in_window", np.int32),
         ("is_accused", np.int32),  # 1: an alert is open, so that nothing about it is urgent any more
+        ("has_aliases", np.int32),  # 1: is met under other MAC addresses than its key, too
         ("is_known_server", np.int32),
         ("is_resolver", np.int32),  # answers DNS queries of others
         ("helo_kinds", np.int32),  # bits of HeloKind
@@ -251,21 +252,25 @@ NEIGHBOUR_DTYPE = np.dtype(
         ("hi", np.int64),
         ("lo", np.int64),
         ("mac", np.int64),  # 0 free
+        ("lease_mac", np.int64),  # the client to which a DHCP server gave it last, 0 none
         ("last_ns", np.int64),
         ("vlan", np.int32),
-        ("is_on_link", np.int32),  # 1: said by neighbour discovery, which no router passes on
+        ("is_on_link", np.int32),  # 1: said by neighbour discovery or DHCPv6, which no router passes on
     ]
 )
 #: Senders of packets from addresses outside.
 ROUTER_DTYPE = np.dtype(
     [
         ("mac", np.int64),  # 0 free
-        ("network", np.int64),  # upper half of the IPv6 address outside that it sent for first, 0 none
+        ("network", np.int64),  # upper half of the IPv6 address outside that it sent for last, 0 none
+        ("n_networks", np.int64),
         ("is_sure", np.int64),
     ]
 )
-#: What a DHCP client is told from others by, and the MAC address that it had last.
+#: What a DHCP client is told from others by, and the MAC address that it had last, -1 if it is not one client's alone.
 IDENTITY_DTYPE = np.dtype([("identity", np.int64), ("mac", np.int64)])
+#: Whose a flow is, where its frames do not tell: the row, and which device had it then.
+FLOW_OWNER_DTYPE = np.dtype([("flow", np.int64), ("serial", np.int64), ("row", np.int64)])
 #: A MAC address that software drew, and the first one that its device had.
 ALIAS_DTYPE = np.dtype([("mac", np.int64), ("first_mac", np.int64)])
 
@@ -280,6 +285,8 @@ CLOCK_DTYPE = np.dtype(
         ("wake_ns", np.int64),  # packet time at which the caller wants to be called in any case
         ("n_window", np.int64),
         ("excepted", np.int64),  # mail connections that an exception covers
+        ("called", np.int64),  # mail connections to servers outside
+        ("answered", np.int64),  # events in which somebody outside answered: what a one-way mirror lacks
     ]
 )
 
@@ -329,6 +336,7 @@ class DeviceTables(NamedTuple):
     neighbours: NDArray[Any]  # NEIGHBOUR_DTYPE[2 * n]
     identities: NDArray[Any]  # IDENTITY_DTYPE[N_IDENTITIES]
     aliases: NDArray[Any]  # ALIAS_DTYPE[N_IDENTITIES]
+    flow_owners: NDArray[Any]  # FLOW_OWNER_DTYPE[2 * n]
     home_nets: NDArray[np.int64]  # i8[k, 4]: network and mask, two halves each
     known_servers: NDArray[np.int64]  # i8[k, 4], as home_nets
     known_server_macs: NDArray[np.int64]  # i8[k]
@@ -405,6 +413,7 @@ def new_device_tables(n_devices: int, n_answers: int, site: Site) -> DeviceTable
         neighbours=np.zeros(2 * n_devices, dtype=NEIGHBOUR_DTYPE),
         identities=np.zeros(N_IDENTITIES, dtype=IDENTITY_DTYPE),
         aliases=np.zeros(N_IDENTITIES, dtype=ALIAS_DTYPE),
+        flow_owners=np.zeros(2 * n_devices, dtype=FLOW_OWNER_DTYPE),
         **site._asdict(),
         dirty=np.zeros(n_devices, dtype=np.int64),
         window=np.zeros(n_devices, dtype=np.int64),

@@ -130,6 +130,10 @@ def _dhcp(row: Row, text: str) -> Row:
     return {"type": row["code"], "hostname": text or None, "relay_mac": mac_text(row["resp_mac"])}
 
 
+def _dhcpv6(row: Row, text: str) -> Row:
+    return {"type": row["code"], "hostname": text or None}
+
+
 def _fact(row: Row, text: str) -> Row:
     return {"source": _SOURCES[row["enhanced"]], "what": _WHATS[row["code"]], "text": text}
 
@@ -161,7 +165,7 @@ _OWN_KEYS: Final[dict[int, Callable[[Row, str], Row]]] = {
     EventKind.TRANSFER: _transfer,
     EventKind.PEER_CALL: _peer_call,
     EventKind.ND: _nd,
-    EventKind.DHCPV6: _dhcp,
+    EventKind.DHCPV6: _dhcpv6,
     EventKind.FACT: _fact,
     EventKind.TLS_HELLO: _tls_hello,
 }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sensor.decode.cdp import decode_cdp
 from sensor.decode.dhcpv6 import decode_dhcpv6
-from sensor.decode.facts import N_BYTES, N_ROWS, FactKind, FactSource, clear_facts
+from sensor.decode.facts import N_ROWS, FactKind, FactSource, clear_facts
 from sensor.decode.http import decode_http
 from sensor.decode.ip import IpProtocol
 from sensor.decode.lan import DhcpMessageType, LanStatus, decode_arp, decode_dhcp
@@ -26,7 +26,7 @@ from sensor.decode.packets import (
 from sensor.decode.ssdp import decode_ssdp
 from sensor.events.emit import append_event, append_text
 from sensor.events.types import EventKind
-from sensor.hashing import hash_text, mix
+from sensor.hashing import hash_text
 from sensor.jit import i64, inner
 
 if TYPE_CHECKING:
@@ -43,11 +43,8 @@ _FROM_DHCP, _FROM_DHCPV6 = int(FactSource.DHCP), int(FactSource.DHCPV6)
 _FROM_MDNS, _FROM_SSDP = int(FactSource.MDNS), int(FactSource.SSDP)
 _FROM_NETBIOS, _FROM_HTTP = int(FactSource.NETBIOS), int(FactSource.HTTP)
 _FROM_LLDP, _FROM_CDP = int(FactSource.LLDP), int(FactSource.CDP)
-_HOST_NAME, _CLIENT_ID, _PARAMETERS = (
-    int(FactKind.HOST_NAME),
-    int(FactKind.CLIENT_ID),
-    int(FactKind.PARAMETERS),
-)
+_HOST_NAME, _CLIENT_ID = int(FactKind.HOST_NAME), int(FactKind.CLIENT_ID)
+_REPLY, _SERVER_PORT = 2, 67  # RFC 2131 sections 2 and 4.1
 _GROUP_BIT = 1 << 40  # of a MAC address
 
 
@@ -154,10 +151,7 @@ def find_fact(tables: EventTables, kind: int) -> int:
 
 @inner
 def fill_client(tables: EventTables, event: Any, out: EventColumns) -> None:
-    """Give the event of a DHCP client its host name and what tells it from others.
-
-    That is a hash of its identifier; without one, of all that it says, if that is its name and what it asks for.
-    """
+    """Give the event of a DHCP client its host name, and the hash of its identifier, which tells it from others."""
     facts = tables.facts
     name = find_fact(tables, _HOST_NAME)
     if name >= 0:
@@ -167,22 +161,29 @@ def fill_client(tables: EventTables, event: Any, out: EventColumns) -> None:
     if identifier >= 0:
         fact = facts.rows[identifier]
         event["aux_lo"] = hash_text(facts.text, fact["start"], fact["start"] + fact["length"]) | 1
-    elif name >= 0 and find_fact(tables, _PARAMETERS) >= 0:
-        event["aux_lo"] = mix(hash_text(facts.text, 0, facts.used[N_BYTES])) | 1
+
+
+@inner
+def is_sender(packet: Any, mac: int) -> bool:
+    """Tell whether a MAC address is that of the frame's sender, as far as that is known."""
+    return bool(mac >= 0 and packet["src_mac"] in (-1, mac))
 
 
 @inner
 def emit_arp(tables: EventTables, packet: Any, ts_ns: int, data: Bytes, out: EventColumns) -> None:
-    """Report the address that the sender of an ARP packet claims."""
+    """Report the address that the sender of an ARP packet claims; what it says of others' is not believed."""
     decode_arp(data, packet["payload_start"], packet["payload_end"], tables.arp, tables.weirds)
     arp = tables.arp[0]
-    if arp["status"] == _OK and arp["sender_mac"] >= 0 and arp["sender_lo"] != 0:
+    if arp["status"] == _OK and is_sender(packet, arp["sender_mac"]) and arp["sender_lo"] != 0:
         append_claim(tables, packet, ts_ns, _KIND_ARP, arp["op"], arp["sender_mac"], 0, arp["sender_lo"], out)
 
 
 @inner
 def emit_discovery(tables: EventTables, packet: Any, ts_ns: int, data: Bytes, out: EventColumns) -> None:
-    """Report the address that the sender of a neighbour discovery message claims, and whether it is a router."""
+    """Report the address that the sender of a neighbour discovery message claims, and whether it is a router.
+
+    What it says of others' is not believed.
+    """
     decode_nd(
         data,
         packet["payload_start"],
@@ -195,7 +196,12 @@ def emit_discovery(tables: EventTables, packet: Any, ts_ns: int, data: Bytes, ou
     nd = tables.nd[0]
     # Without the option the frame says from whom it is (RFC 4861 section 4.4: it may be left out).
     mac = i64(nd["mac"]) if nd["mac"] >= 0 else i64(packet["src_mac"])
-    if nd["status"] == _OK and mac >= 0 and (nd["address_lo"] != 0 or nd["address_hi"] != 0):
+    if (
+        nd["status"] == _OK
+        and mac >= 0
+        and is_sender(packet, mac)
+        and (nd["address_lo"] != 0 or nd["address_hi"] != 0)
+    ):
         event = append_claim(
             tables, packet, ts_ns, _KIND_ND, nd["type"], mac, nd["address_hi"], nd["address_lo"], out
         )
@@ -212,13 +218,13 @@ def emit_dhcp(tables: EventTables, packet: Any, ts_ns: int, data: Bytes, out: Ev
     if dhcp["status"] != _OK or dhcp["chaddr"] < 0:
         return
     mac, lo = i64(dhcp["chaddr"]), i64(0)
-    if dhcp["message_type"] == _DHCP_ACK:
+    if dhcp["message_type"] == _DHCP_ACK and dhcp["op"] == _REPLY and packet["src_port"] == _SERVER_PORT:
         # An answer to INFORM carries no address of the server's giving (RFC 2131 section 4.3.5).
         lo = i64(dhcp["yiaddr_lo"]) if dhcp["yiaddr_lo"] != 0 else i64(dhcp["ciaddr_lo"])
     event = append_claim(tables, packet, ts_ns, _KIND_DHCP, dhcp["message_type"], mac, 0, lo, out)
-    if dhcp["giaddr_lo"] != 0:  # between relay and server (RFC 2131 section 4.1)
-        event["resp_mac"] = packet["src_mac"] if dhcp["op"] == 1 else packet["dst_mac"]
-    if dhcp["op"] == 1:
+    if dhcp["op"] != _REPLY:
+        if dhcp["giaddr_lo"] != 0:  # from a relay to the server (RFC 2131 section 4.1)
+            event["resp_mac"] = packet["src_mac"]
         fill_client(tables, event, out)
         emit_facts(tables, packet, ts_ns, _FROM_DHCP, mac, 0, 0, _HOST_NAME, out)
 

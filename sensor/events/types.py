@@ -37,14 +37,14 @@ class EventKind(IntEnum):
     DNS_RESPONSE = 8  # code=qtype; enhanced=rcode; count=answers; text=qname
     ARP = 9  # orig=(MAC, address) claimed by its sender; code=operation
     DHCP = 10  # orig=(MAC, address) leased; code=message type; text=host name; resp_mac=the relay, -1 none;
-    # aux_lo=hash of what tells the client from others, 0 none (events/lan.py)
+    # aux_lo=hash of the client's identifier, 0 none
     # Of mail, and of whatever else an address that mailed lately sends and receives (events/transfers.py):
     TRANSFER = (
         11  # bytes between two addresses in a slot: aux_lo=slot; orig_bytes, resp_bytes; code=FrameStatus
     )
     PEER_CALL = 12  # orig speaks first: a SYN (aux_lo=its fingerprint), or bytes after a silence (aux_lo=0)
     ND = 13  # IPv6 neighbour discovery: as ARP; code=ICMPv6 type; count=1: it is a router
-    DHCPV6 = 14  # as DHCP
+    DHCPV6 = 14  # as DHCP, between client and server
     FACT = 15  # orig=who says it of itself; code=FactKind; enhanced=FactSource; text (decode/facts.py)
     TLS_HELLO = 16  # of a mail connection: text=the server's name that the client asks for (SNI)
 

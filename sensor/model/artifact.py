@@ -36,10 +36,14 @@ Positive = Annotated[float, Meta(gt=0.0)]
 
 
 class Threshold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Evidence that no more than ``budget`` harmless devices a device-year reach: measured on ``device_weeks``."""
+    """Evidence that no more than ``budget`` harmless devices a device-year reach: measured on ``device_weeks``.
+
+    ``evidence``: of the trained model; ``index_evidence``: of the index. The budget is of both together.
+    """
 
     budget: Positive
     evidence: Positive
+    index_evidence: Positive
     device_weeks: Annotated[int, Meta(ge=1)]
 
 
@@ -70,15 +74,16 @@ class Artifact:
         """What judges."""
         return BoostedTrees(self.manifest.name, self.trees)
 
-    def threshold(self, budget: float) -> float:
-        """Return the evidence at which the model accuses, for a budget of false alarms a device-year.
+    def thresholds(self, budget: float) -> tuple[float, float]:
+        """Return the evidence at which the index and the model accuse, for a budget of false alarms a device-year.
 
         Calibrated budgets are steps: the largest that is not above ``budget`` counts, or the smallest of all.
         """
-        return self._calibrated(budget).evidence
+        calibrated = self._calibrated(budget)
+        return calibrated.index_evidence, calibrated.evidence
 
     def attained(self, budget: float) -> float:
-        """Return the budget that ``threshold`` is for: less than what was calibrated cannot be promised."""
+        """Return the budget that ``thresholds`` are for: less than what was calibrated cannot be promised."""
         return self._calibrated(budget).budget
 
     def _calibrated(self, budget: float) -> Threshold:
@@ -150,7 +155,7 @@ def _manifest_fault(manifest: Manifest) -> str | None:
             + "; train it anew with this version"
         )
     for threshold in manifest.thresholds:
-        if not (math.isfinite(threshold.evidence) and math.isfinite(threshold.budget)):
+        if not all(map(math.isfinite, (threshold.evidence, threshold.index_evidence, threshold.budget))):
             return "has a threshold that is not a number"
     return None
 

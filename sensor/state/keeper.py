@@ -226,7 +226,9 @@ class Keeper:
     def stats(self) -> dict[str, float | None]:
         """Return what ``--stats`` says of the state: the checkpoint's age, None before the first of this run."""
         written_s = self._written_s
-        return {"checkpoint_age_s": None if written_s is None else round(time.monotonic() - written_s, 3)}
+        return {
+            "checkpoint_age_seconds": None if written_s is None else round(time.monotonic() - written_s, 3)
+        }
 
     def finish(self, pipeline: Pipeline) -> None:
         """Keep how the run ended, all of it; return when it is on the disk, or FLUSH_S is over."""

@@ -39,7 +39,8 @@ def evaluate(traces: Sequence[DeviceTrace], artifact: Artifact, budget: float) -
         "model": artifact.manifest.name,
         "budget": budget,
         "promised": artifact.attained(budget),
-        "threshold": artifact.threshold(budget),
+        "threshold": artifact.thresholds(budget)[1],
+        "index_threshold": artifact.thresholds(budget)[0],
         "worlds": sorted({trace.world + (" cold" if trace.is_cold else "") for trace in traces}),
         "detectors": {
             name: {
@@ -56,11 +57,11 @@ def _first_accused(trace: DeviceTrace, artifact: Artifact, budget: float) -> dic
     """Return the step at which each detector accuses a device, from its first spam on; -1 never."""
     index, rules = evidence_paths(trace, MonotoneIndex())
     model, _ = evidence_paths(trace, artifact.model)
-    index_ratio = index / alarm_threshold(budget)
+    of_index, of_model = artifact.thresholds(budget)
     accused = {
-        OURS: (index_ratio >= 1.0) | (model >= artifact.threshold(budget)),
-        MODEL_ALONE: model >= artifact.threshold(budget),
-        INDEX_ALONE: index_ratio >= 1.0,
+        OURS: (index >= of_index) | (model >= of_model),
+        MODEL_ALONE: model >= of_model,
+        INDEX_ALONE: index >= alarm_threshold(budget),
         RULES_ALONE: rules >= 0,
         **{name: detect(trace.features) for name, detect in BASELINES.items()},
     }
@@ -157,10 +158,10 @@ def report_lines(result: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of a Markdown report."""
     ours = result["detectors"][OURS]
     alarms = ours["false_alarms"]
-    yield f"Threshold: evidence {result['threshold']:.2f}, calibrated for {result['promised']:g} a device-year.\n"
-    alone = result["detectors"][MODEL_ALONE]["false_alarms"]
-    yield f"The model alone: {_rate_shown(alone)}. With the index and the rules: {_rate_shown(alarms)};"
-    yield f"{alarms['devices']} harmless devices in {alarms['device_years']:g} device-years. Budget: the model's.\n"
+    yield f"Calibrated for {result['promised']:g} a device-year: evidence {result['threshold']:.2f} of the model,"
+    yield f"{result['index_threshold']:.2f} of the index.\n"
+    yield f"Measured: {_rate_shown(alarms)};"
+    yield f"{alarms['devices']} harmless devices in {alarms['device_years']:g} device-years.\n"
     yield "| family | devices | recall | without the model | messages | minutes |\n|---|---|---|---|---|---|"
     before = result["detectors"][INDEX_ALONE]["families"]
     for family, found in ours["families"].items():

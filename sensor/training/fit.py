@@ -12,7 +12,8 @@ from sensor.devices.features import FEATURES, N_FEATURES, Feature, Needs
 from sensor.errors import DataError
 from sensor.model.artifact import FORMAT, Artifact, Manifest, Threshold, schema_digest
 from sensor.model.boosted import BoostedTrees
-from sensor.model.evidence import CAP, walk_evidence
+from sensor.model.evidence import CAP, RULE_EVIDENCE, alarm_threshold, walk_evidence
+from sensor.model.score import MonotoneIndex
 from sensor.model.trees import LEAF, Trees
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ N_FOLDS: Final = 4
 #: Budgets that are calibrated, in false alarms a device-year, as far as the data suffice.
 BUDGETS: Final = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
 WEEKS_PER_YEAR: Final = 365 / 7
+#: Evidence at which the index may be made to accuse: from its factory value for the largest budget up to what a hard
+#: rule is worth, since rules accuse whatever the budget.
+INDEX_THRESHOLDS: Final = np.arange(alarm_threshold(max(BUDGETS)), RULE_EVIDENCE + 0.5, 0.5)
 #: Its harmless devices fail twice as often, by construction: it teaches and tests, and no budget is kept on it.
 STRESS_WORLD: Final = "hostile"
 #: A device-week is at least this share of a week.
@@ -190,26 +194,62 @@ def calibrate(held_out: Sequence[tuple[DeviceTrace, Model]]) -> list[Threshold]:
     """Return thresholds by budget: quantiles of the peak of a harmless device's week, split-conformal.
 
     Of n device-weeks the k-th largest peak is reached by a new one with probability k / (n + 1) at most
-    (Vovk et al. 2005), so a budget of B a year needs n + 1 >= 365 / 7 / B. Each device is judged by a model that
-    has not seen its site. Cold captures are no device-weeks, and STRESS_WORLD is left out.
+    (Vovk et al. 2005), so a budget of B a year needs n + 1 >= 365 / 7 / B. It is one for index and model together: each
+    threshold of the index leaves the model its own, and the pair that finds most infected devices is taken, the lowest
+    of the index among equals. Each device is judged by a model that has not seen its site. Cold captures are no
+    device-weeks, and STRESS_WORLD is left out.
     """
-    peaks = sorted(
-        float(np.max(evidence_paths(trace, model)[0], initial=0.0))
-        for trace, model in held_out
-        if not (trace.family or trace.is_cold or trace.world.startswith(STRESS_WORLD))
-        and trace.years * WEEKS_PER_YEAR >= MIN_WEEK_SHARE
-    )
+    harmless, infected = [], []
+    for trace, model in held_out:
+        if trace.is_cold or trace.world.startswith(STRESS_WORLD):
+            continue
+        if trace.family:
+            infected.append(_peaks(trace, model, int(trace.spam_ns[0]) if len(trace.spam_ns) else 0))
+        elif trace.years * WEEKS_PER_YEAR >= MIN_WEEK_SHARE:
+            harmless.append(_peaks(trace, model, 0))
+    of_harmless, of_infected = (np.array(peaks).reshape(-1, 2) for peaks in (harmless, infected))
     found = []
     for budget in BUDGETS:
-        rank = int(np.floor((len(peaks) + 1) * budget / WEEKS_PER_YEAR))
-        if rank < 1:
-            continue
-        # Just above what may be reached by so many; evidence that is at its cap cannot be told apart any more.
-        evidence = float(np.nextafter(max(peaks[-rank], 1.0), np.inf))
-        if evidence <= CAP:
-            found.append(Threshold(budget=budget, evidence=evidence, device_weeks=len(peaks)))
+        rank = int(np.floor((len(of_harmless) + 1) * budget / WEEKS_PER_YEAR))
+        pair = _best_pair(of_harmless, of_infected, rank - 1) if rank >= 1 else None
+        if pair:
+            found.append(
+                Threshold(
+                    budget=budget, index_evidence=pair[0], evidence=pair[1], device_weeks=len(of_harmless)
+                )
+            )
     if not found:
         raise DataError(
-            f"{len(peaks)} harmless device-weeks are too few, or too much like spam, to keep any budget: simulate more"
+            f"{len(of_harmless)} harmless device-weeks are too few, or too much like spam, to keep any budget: "
+            "simulate more"
         )
     return found
+
+
+def _peaks(trace: DeviceTrace, model: Model, since_ns: int) -> tuple[float, float]:
+    """Return the most evidence of the index and of the model against a device, from a time on."""
+    of = trace.ts_ns >= since_ns
+    index, trees = (evidence_paths(trace, judge)[0][of] for judge in (MonotoneIndex(), model))
+    return float(np.max(index, initial=0.0)), float(np.max(trees, initial=0.0))
+
+
+def _best_pair(harmless: Floats, infected: Floats, n_allowed: int) -> tuple[float, float] | None:
+    """Return thresholds of index and model that at most ``n_allowed`` of the ``harmless`` reach, None without any.
+
+    ``harmless``, ``infected``: f8[n, 2], peaks of index and model.
+    """
+    best, best_found = None, -1
+    for of_index in INDEX_THRESHOLDS:
+        is_over = harmless[:, 0] >= of_index
+        n_left = n_allowed - int(is_over.sum())
+        if n_left < 0:
+            continue
+        rest = np.sort(harmless[~is_over, 1])
+        # Just above what too many would reach; evidence that is at its cap cannot be told apart any more.
+        of_model = float(np.nextafter(max(rest[-1 - n_left] if n_left < len(rest) else 0.0, 1.0), np.inf))
+        if of_model > CAP:
+            continue
+        n_found = int(((infected[:, 0] >= of_index) | (infected[:, 1] >= of_model)).sum())
+        if n_found > best_found:
+            best, best_found = (float(of_index), of_model), n_found
+    return best
