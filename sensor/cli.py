@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from sensor.console import Progress
     from sensor.model.artifact import Artifact
     from sensor.pipeline import Pipeline
+    from sensor.state.database import KeptAlert
+    from sensor.state.keeper import Keeper
     from sensor.upkeep import Upkeep
 
 EXIT_OK: Final = 0
@@ -49,6 +51,8 @@ _EXIT_SIGNAL: Final = 128  # plus the signal's number, as shells report it
 _STANDARD_STREAM: Final = "-"
 _FOLLOW_STATS_S: Final = 10.0  # between two states of --stats with --follow
 _WATCH_STATS_S: Final = 60.0  # and of watch
+_FOLLOW_ALERTS_S: Final = 1.0  # between two looks of alerts --follow
+_LABEL_NS: Final = 90 * 86_400 * 1_000_000_000  # how long a label holds
 _KERNEL_MODULES: Final = (
     "sensor.decode.packets",
     "sensor.events.flows",
@@ -234,6 +238,12 @@ _model_option = click.option(
     "model_path",
     metavar="DIR",
     help="A trained model, as written by train.  [default: the model that comes with this program]",
+)
+_state_option = click.option(
+    "--state",
+    "state_path",
+    metavar="DIR",
+    help="The directory that a sensor was given with watch --state.  [default: none; it must be given]",
 )
 _data_option = click.option(
     "--data",
@@ -440,6 +450,13 @@ def _open_inputs(
     help="Whom to become once the socket is open, if started by root. All files are written as that user.  "
     "[default: nobody]",
 )
+@click.option(
+    "--state",
+    "state_path",
+    metavar="DIR",
+    help="Keep what was learned in DIR, and go on from there after a restart; devices and alerts read it.  "
+    "[default: none: a restart forgets everything]",
+)
 def watch(
     *,
     interfaces: tuple[str, ...],
@@ -448,6 +465,7 @@ def watch(
     status_s: float,
     metrics_address: str | None,
     user: str,
+    state_path: str | None,
     **options: Any,
 ) -> int:
     """Listen on mirror ports, judge the devices behind them, and print alerts as they are decided.
@@ -459,6 +477,9 @@ def watch(
 
     Where no packets come, time goes on by the clock. --stats is written anew every minute. SIGHUP reads the
     configuration and the model anew, and keeps those of before if they are bad.
+
+    --state DIR is made if it is not there, for the user of --user. Each minute, at each alert and at the end, what
+    was learned is written to it; the next run with it goes on, and says open alerts again.
     """
     # Set before NumPy is imported: its library would start threads, which would keep their capabilities.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -474,6 +495,10 @@ def watch(
     account = find_user(user)
     where = None if metrics_address is None else parse_address(metrics_address)
     run = _Run(_RunOptions(**options), ())
+    if state_path is not None:
+        from sensor.state.files import make_directory
+
+        make_directory(Path(state_path), account)
 
     from sensor.capture.live import LiveCapture
     from sensor.pipeline import kept_ports
@@ -501,6 +526,8 @@ def watch(
         stack.enter_context(contextlib.closing(upkeep))
         drop_privileges(account)
         run.check_reloadable()
+        if state_path is not None:
+            run.keep_state(Path(state_path), stack)
         source = _Source(
             capture,
             signals.after_received(capture),
@@ -670,6 +697,7 @@ class _Run:
         self._options = options
         self._alert_format: Literal["text", "json"] = options.alert_format or self.config.output.format
         self._sinks: Sinks | None = None
+        self._keeper: Keeper | None = None
         self._has_problem = False
         self._n_started = {"alert": 0, "review": 0}
         self._has_alert = False
@@ -693,12 +721,20 @@ class _Run:
     def import_all(self) -> None:
         """Import what the run will need: another user may not be allowed to read the modules."""
         import sensor.alerts.destinations
-        import sensor.replay  # noqa: F401 - only to have it in memory
+        import sensor.replay
+        import sensor.state.keeper  # noqa: F401 - only to have it in memory
 
         tables = (self._options.devices, self._options.features)
         if any(path is not None and path.endswith(".parquet") for path in tables):
             import pyarrow.parquet  # noqa: F401 - likewise
         _peak_rss_bytes()  # imports, and a codec
+
+    def keep_state(self, directory: Path, stack: contextlib.ExitStack) -> None:
+        """Keep the state of the run in a directory, and go on from what is there. ConfigError, StateError."""
+        from sensor.state.keeper import Keeper
+
+        self._keeper = Keeper(directory, on_news=say, on_problem=self.report_problem)
+        stack.callback(self._keeper.close)
 
     def judge(self, source: _Source, stack: contextlib.ExitStack) -> dict[str, Any]:
         """Judge all packets and write all outputs, of which ``stack`` takes care; return the totals."""
@@ -716,16 +752,19 @@ class _Run:
         write_stats = None if options.stats is None else open_stats(options.stats)
         sinks = self._open_sinks(stack, may_wait=source.stats_every_s is None)
         started = time.monotonic(), time.process_time()
-        pipeline = Pipeline(
-            self.config,
-            on_alert=self.emit,
-            on_events=on_events,
-            on_window=on_window,
-            artifact=self._artifact,
+        pipeline = self._begin(
+            lambda: Pipeline(
+                self.config,
+                on_alert=self.emit,
+                on_events=on_events,
+                on_window=on_window,
+                artifact=self._artifact,
+            )
         )
 
         def current_totals() -> dict[str, Any]:
-            totals = {**pipeline.stats(), **source.stats(), "sinks": sinks.stats()}
+            state = {} if self._keeper is None else self._keeper.stats()
+            totals = {**pipeline.stats(), **source.stats(), **state, "sinks": sinks.stats()}
             return _with_cost(totals, time.monotonic() - started[0], time.process_time() - started[1])
 
         n_packets = 0
@@ -750,9 +789,13 @@ class _Run:
                 write_stats(current_totals())
             if status_timer.is_due():
                 self._say_status(current_totals())
+            if self._keeper is not None:
+                self._keeper.look_after(pipeline)
         if source.upkeep is not None:
             source.upkeep.end()
         pipeline.finish()
+        if self._keeper is not None:
+            self._keeper.finish(pipeline)
         self.progress.close()
         self._close(sinks)
         totals = current_totals()
@@ -783,6 +826,17 @@ class _Run:
         say(f"reload: changed: {', '.join(changed) or 'nothing'}")
         if waiting:
             say(f"reload: takes effect at the next start: {', '.join(waiting)}")
+
+    def _begin(self, new_pipeline: Callable[[], Pipeline]) -> Pipeline:
+        """Return a new pipeline; or one that goes on from the run before, whose open alerts are said again."""
+        if self._keeper is None:
+            return new_pipeline()
+        assert self._sinks is not None  # noqa: S101 - for the type checker
+        pipeline, open_alerts = self._keeper.resume(new_pipeline)
+        for alert in open_alerts:
+            self._sinks.remind(alert)
+        self._keeper.look_after(pipeline)
+        return pipeline
 
     def _say_status(self, totals: Mapping[str, Any]) -> None:
         from sensor.console import status_line
@@ -823,6 +877,8 @@ class _Run:
         self._n_started[alert.event_type] += alert.state == "started"
         with self.progress.paused():
             self._sinks.emit(alert)
+        if self._keeper is not None:
+            self._keeper.take(alert)
 
     def report_problem(self, problem: SensorError | str) -> None:
         """Say what could not be read or written; the rest of the run goes on."""
@@ -855,6 +911,221 @@ class _Run:
 def _wants_colour() -> bool:
     """Colour for a terminal, unless NO_COLOR (no-color.org) or a dumb terminal says otherwise."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+_list_format_option = click.option(
+    "--format",
+    "list_format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="text: a table for people; json: for programs, one object a line.  [default: text]",
+)
+
+
+@main.command(epilog=_examples("spamsensor devices --state /var/lib/spamsensor"))
+@_state_option
+@_list_format_option
+def devices(*, state_path: str | None, list_format: str) -> int:
+    """List the devices that a sensor with --state knows.
+
+    While the sensor runs, or after, the one seen last first. Each is as it was within the last minute or two. Devices
+    that were not seen for more than a year are forgotten.
+    """
+    path = _database_of(state_path)
+
+    from sensor.console import show_table
+    from sensor.state.database import open_for_command
+    from sensor.state.listing import DEVICE_COLUMNS, device_json, device_rows
+
+    with open_for_command(path) as database:
+        found = database.devices()
+    if not found:
+        say("no devices yet: they are written each minute, and when the sensor ends")
+    elif list_format == "text":
+        show_table(DEVICE_COLUMNS, device_rows(found))
+    for device in found if list_format == "json" else ():
+        click.echo(device_json(device))
+    return EXIT_OK
+
+
+@main.group(
+    invoke_without_command=True,
+    epilog=_examples(
+        "spamsensor alerts --state /var/lib/spamsensor",
+        "spamsensor alerts close 5f0c9a1e22b7d431 --state /var/lib/spamsensor",
+        "spamsensor alerts label 5f0c9a1e22b7d431 benign --reason 'the new scanner' --state /var/lib/spamsensor",
+    ),
+)
+@_state_option
+@click.option(
+    "--follow",
+    is_flag=True,
+    help="Go on with alerts as they start, change and end, until SIGINT.  [default: end with those there are]",
+)
+@click.option(
+    "--all",
+    "has_all",
+    is_flag=True,
+    help="Alerts that ended, were closed or got lost, and reviews, too.  [default: open alerts]",
+)
+@_list_format_option
+@click.pass_context
+def alerts(
+    context: click.Context, *, state_path: str | None, follow: bool, has_all: bool, list_format: str
+) -> int | None:
+    """List the alerts of a sensor with --state.
+
+    While the sensor runs, or after. An alert is lost if the sensor was killed before the alert was in the checkpoint,
+    too, or the checkpoint cannot be used: no sensor goes on with it, and if the device goes on, that is a new alert.
+    """
+    if context.invoked_subcommand is not None:
+        return None
+    path = _database_of(state_path)
+
+    from sensor.console import show_table
+    from sensor.state.database import open_for_command
+    from sensor.state.listing import ALERT_COLUMNS, alert_rows
+
+    with open_for_command(path) as database:
+        found = database.alerts()
+        listed = [kept for kept in found if has_all or kept.is_open]
+        if list_format == "text" and not follow:
+            if listed:
+                show_table(ALERT_COLUMNS, alert_rows(listed))
+            else:
+                say("no alerts" if has_all else "no open alerts; --all shows those that are over")
+            return EXIT_OK
+        _print_alerts(listed, list_format)
+        while follow:
+            import time
+
+            time.sleep(_FOLLOW_ALERTS_S)
+            last = max((kept.revision for kept in found), default=0)
+            changed = database.alerts(after=last)
+            _print_alerts(
+                [kept for kept in changed if has_all or kept.alert.event_type == "alert"], list_format
+            )
+            found = changed or found
+    return EXIT_OK
+
+
+def _print_alerts(found: Iterable[KeptAlert], list_format: str) -> None:
+    from sensor.state.listing import alert_json, changed_text
+
+    for kept in found:
+        click.echo(alert_json(kept) if list_format == "json" else changed_text(kept))
+
+
+@alerts.command(epilog=_examples("spamsensor alerts close 5f0c9a1e22b7d431 --state /var/lib/spamsensor"))
+@click.argument("alert_id", metavar="ID")
+@_state_option
+def close(*, alert_id: str, state_path: str | None) -> int:
+    """Say that an alert is dealt with: it is not listed any more.
+
+    A sensor that runs ends it within a minute, and needs new evidence to accuse the device again.
+    """
+    import time
+
+    path = _database_of(state_path)
+
+    from sensor.state.database import open_for_command
+
+    with open_for_command(path, may_write=True) as database:
+        database.close_alert(alert_id, _operator(), time.time_ns())
+    say(f"{alert_id}: closed")
+    return EXIT_OK
+
+
+@alerts.command(
+    epilog=_examples(
+        "spamsensor alerts label 5f0c9a1e22b7d431 benign --reason 'sends the newsletter' --expires 2027-06-30 "
+        "--state /var/lib/spamsensor"
+    )
+)
+@click.argument("alert_id", metavar="ID")
+@click.argument("verdict", type=click.Choice(["benign", "infected"]))
+@_state_option
+@click.option(
+    "--reason", metavar="TEXT", default="", help="Why, for whoever reads it in a year.  [default: none]"
+)
+@click.option(
+    "--expires",
+    metavar="DATE",
+    help="The last day, or the last moment, on which it holds: 2027-06-30, or with a time; UTC unless it has an "
+    "offset.  [default: in 90 days]",
+)
+def label(
+    *,
+    alert_id: str,
+    verdict: Literal["benign", "infected"],
+    state_path: str | None,
+    reason: str,
+    expires: str | None,
+) -> int:
+    """Say what the device of an alert is. The latest label of a device counts, until it expires.
+
+    benign: a sensor that runs with DIR takes it as an exception within a minute: none of the device's mail is
+    evidence. A device that is known as an address in a VLAN is labelled only, since exceptions know no VLANs. infected:
+    is shown, and takes a benign label back.
+    """
+    import time
+
+    path = _database_of(state_path)
+    now_ns = time.time_ns()
+    expires_ns = _moment_of(expires, now_ns)
+
+    from sensor.notation import day_and_second, eve_time
+    from sensor.state.database import open_for_command
+
+    with open_for_command(path, may_write=True) as database:
+        device = database.add_label(alert_id, verdict, reason, _operator(), now_ns, expires_ns)
+    is_silent = verdict == "benign" and "@" in device
+    effect = ", without effect on verdicts: it is known by an address in a VLAN" if is_silent else ""
+    say(f"{device}: labelled {verdict} until {day_and_second(eve_time(expires_ns))}{effect}")
+    return EXIT_OK
+
+
+def _database_of(state_path: str | None) -> Path:
+    parent = click.get_current_context().parent
+    if state_path is None and parent is not None:
+        state_path = parent.params.get("state_path")  # alerts --state DIR close ID
+    if state_path is None:
+        raise ConfigError("no directory given: name the one of watch with --state")
+
+    from sensor.state.files import DATABASE
+
+    return Path(state_path) / DATABASE
+
+
+def _operator() -> str:
+    """Return the name of whoever runs this, also through sudo."""
+    import pwd
+
+    with contextlib.suppress(KeyError):
+        return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    return f"user {os.getuid()}"
+
+
+def _moment_of(text: str | None, now_ns: int) -> int:
+    """Return when a label expires, in nanoseconds since the Unix epoch; ConfigError for what is no time to come."""
+    if text is None:
+        return now_ns + _LABEL_NS
+    from datetime import date, datetime
+
+    from sensor.config import Instant
+
+    try:
+        try:
+            moment = Instant(date.fromisoformat(text))
+        except ValueError:
+            moment = Instant(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
+        raise ConfigError(
+            f"--expires {visible(text)}: expected a date or date-time such as 2027-06-30"
+        ) from None
+    if moment.ns <= now_ns:
+        raise ConfigError(f"--expires {visible(text)}: is over")
+    return min(moment.ns, (1 << 63) - 1)
 
 
 @main.command(

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from sensor.notation import counted, day_and_second, duration_text, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from sensor.config import Config
 
 _MB: Final = 1e6
+_WIDEST: Final = 400
 _UNDECODED: Final = ("unknown_link_type", "unknown_tunnel", "too_deep", "malformed", "truncated")
 
 
@@ -92,6 +93,23 @@ class ProgressBar:
     def close(self) -> None:
         """Take the bar away."""
         self._bar.stop()
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table on standard output: as wide as the terminal, or else as it needs; cells are plain text."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDEST)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for place, name in enumerate(columns):
+        table.add_column(name, overflow="fold", no_wrap=place == 0)  # what is copied stays in one piece
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
 
 
 def summary_lines(stats: Mapping[str, Any], n_alerts: int, n_reviews: int) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from sensor.alerts.lifecycle import Lifecycle
@@ -28,6 +29,7 @@ from sensor.devices.activity import (
 )
 from sensor.devices.features import FEATURES, N_FEATURES, Feature, compute_features
 from sensor.devices.roles import Role, infer_roles
+from sensor.devices.saved import MEANINGS, load_devices, save_devices, table_sizes
 from sensor.devices.site import describe_site, mark_known_servers
 from sensor.devices.table import KEY_FREE, NEVER_NS, RECENT_SLOT_NS, Count, DeviceTables, new_device_tables
 from sensor.devices.view import addresses, guess, key_kind, key_text, total, vendor_of
@@ -39,14 +41,15 @@ from sensor.model.evidence import EvidenceTable, alarm_threshold
 from sensor.model.score import MonotoneIndex
 from sensor.native import arrays_of
 from sensor.notation import eve_time, mac_text
+from sensor.state.checkpoint import EVIDENCE, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container, Sequence
 
     from numpy.typing import NDArray
 
     from sensor.alerts.record import Alert
-    from sensor.config import Config
+    from sensor.config import Config, ExceptionRule
     from sensor.model.artifact import Artifact
 
     Columns = dict[str, list[Any]]
@@ -107,6 +110,7 @@ class Pipeline:
 
         self._channels = _open_channels(config, artifact)
         self._evidence = self._channels[0].evidence
+        self._models = _model_ids(self._channels, artifact)
         self._lifecycle = Lifecycle(self._devices, self._channels, on_alert)
         self._features = np.zeros((JUDGED_ROWS, N_FEATURES))
         self._window_end_ns = NEVER_NS
@@ -161,7 +165,7 @@ class Pipeline:
 
         For live capture: a replay has no clock but its packets.
         """
-        if self._last_ns < 0:
+        if self._last_ns < 0 and self._devices.clock[0]["now_ns"] < 0:
             return
         while not pass_time(now_ns, self._event_tables, self._columns):
             self._drain()
@@ -289,11 +293,66 @@ class Pipeline:
             columns[FEATURES[feature].name] = features[:, feature].tolist()
         self._on_window(columns)
 
-    def device_table(self) -> Columns:
-        """Return the devices as columns: one row for each that was seen, in the order in which they were."""
+    def snapshot(self) -> Snapshot:
+        """Return what was learned so far, but for the connections that are open: between batches."""
+        arrays = save_devices(self._devices)
+        arrays["watch"] = self._watch.copy()
+        arrays["flow_ids"] = self._event_tables.state["next_flow_id"].copy()
+        arrays["window_end_ns"] = np.array([self._window_end_ns], dtype=np.int64)
+        arrays["reviewed"] = self._lifecycle.reviewed()
+        for channel in self._channels:
+            name = f"{EVIDENCE}{channel.name}"
+            arrays[f"{name}.rows"], arrays[f"{name}.values"] = channel.evidence.save()
+        return Snapshot(
+            arrays=arrays,
+            sizes=table_sizes(self._devices),
+            meanings=MEANINGS,
+            models=self._models,
+            cases=self._lifecycle.open_cases(),
+            now_ns=int(self._devices.clock[0]["now_ns"]),
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from what another run has learned, before the first packet.
+
+        Packets before the snapshot's time count as of then. ValueError if its arrays do not fit together; then
+        this pipeline is of no use.
+        """
+        arrays = snapshot.arrays
+        load_devices(self._devices, arrays)
+        self._watch[:] = arrays["watch"]
+        self._event_tables.state["next_flow_id"] = arrays["flow_ids"]
+        for channel in self._channels:
+            name = f"{EVIDENCE}{channel.name}"
+            if f"{name}.rows" in arrays:
+                channel.evidence.load(arrays[f"{name}.rows"], arrays[f"{name}.values"])
+        self._lifecycle.resume(snapshot.cases, arrays["reviewed"])
+        if self._on_window is not None:
+            self._window_end_ns = int(arrays["window_end_ns"][0])
+        clock = self._devices.clock[0]
+        clock["wake_ns"] = min(int(clock["wake_ns"]), self._lifecycle.next_end_ns)
+
+    def accept(self, rules: Sequence[ExceptionRule]) -> None:
+        """Take exceptions beside those of the configuration, from now on, in the place of those taken before."""
+        config = msgspec.structs.replace(self._config, exceptions=(*self._config.exceptions, *rules))
+        # Whoever holds the tuple as it was has the same tables but for these.
+        self._devices = self._devices._replace(**describe_site(config)._asdict())
+
+    def close_alerts(self, alert_ids: Container[str]) -> None:
+        """End open alerts because the operator says so."""
+        self._lifecycle.close(alert_ids, int(self._devices.clock[0]["now_ns"]))
+
+    def device_rows(self) -> NDArray[np.int64]:
+        """Return the rows of the device table that are in use, in the order in which the devices were seen first."""
         t = self._devices
         rows = np.flatnonzero(t.devices["key_kind"] != KEY_FREE)
-        rows = rows[np.argsort(t.devices["serial"][rows], kind="stable")]
+        return rows[np.argsort(t.devices["serial"][rows], kind="stable")]
+
+    def device_table(self, rows: NDArray[np.int64] | None = None) -> Columns:
+        """Return the devices, or those in ``rows``, as columns: one row for each, in the order of device_rows."""
+        t = self._devices
+        if rows is None:
+            rows = self.device_rows()
         features = np.zeros((len(rows), N_FEATURES))
         compute_features(t, rows, len(rows), int(t.clock[0]["now_ns"]), features)
         roles = np.empty(len(rows), dtype=np.int64)
@@ -411,6 +470,15 @@ def _open_channels(config: Config, artifact: Artifact | None) -> tuple[Channel, 
     of_index, of_model = artifact.thresholds(budget)
     index = Channel("index", MonotoneIndex(), EvidenceTable(n), of_index)
     return index, Channel("model", artifact.model, EvidenceTable(n), of_model)
+
+
+def _model_ids(channels: Sequence[Channel], artifact: Artifact | None) -> dict[str, str]:
+    """Tell by channel whose evidence it has: a model that was fitted anew under its old name is another one."""
+    digest = "" if artifact is None else f" {artifact.manifest.arrays_sha256}"
+    return {
+        channel.name: channel.model.name + (digest if channel is not channels[0] else "")
+        for channel in channels
+    }
 
 
 def _event_tables(config: Config) -> EventTables:

@@ -25,7 +25,6 @@ LAYERS = (
         "notify",
         "outputs",
         "privileges",
-        "store",
         "tables",
         "__init__",
     ),
@@ -35,7 +34,7 @@ LAYERS = (
     ("devices",),
     ("model",),
     ("alerts",),
-    ("pipeline", "console", "dump", "mirror", "reload", "replay", "upkeep"),
+    ("pipeline", "state", "console", "dump", "mirror", "reload", "replay", "upkeep"),
     ("report", "simulate"),
     ("training",),
     ("cli", "__main__"),
@@ -50,7 +49,7 @@ BYTE_READERS = (
 )
 CLOCK_READERS = (
     *("cli.py", "metrics.py", "notify.py", "upkeep.py", "capture/follow.py", "capture/live.py"),
-    *("alerts/queued.py", "alerts/syslog.py"),
+    *("alerts/queued.py", "alerts/syslog.py", "state/keeper.py"),
 )
 CLOCKS = {
     "time": {

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = [sys.executable, "-m", "sensor"]
-COMMANDS = ["replay", "watch", "decode", "simulate", "check", "schema"]
+COMMANDS = ["replay", "watch", "devices", "alerts", "decode", "simulate", "check", "schema"]
 
 SUMMARY = (
     "spamsensor: read 6 packets from 2026-11-23 14:50:10 UTC on, 3 min 12 s: 0.0 MB in X s, X packets/s\n"

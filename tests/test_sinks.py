@@ -291,6 +291,22 @@ def test_a_file_that_cannot_be_opened_anew_is_gone_on_with(tmp_path: Path) -> No
 # All together.
 
 
+@pytest.mark.parametrize("is_up", [True, False])
+def test_a_reminder_is_said_once_and_marked(is_up: bool) -> None:
+    transport = FakeTransport(is_up=is_up)
+    sink = Opened(transport, capacity=1).sink
+    for number in range(3):  # more than may wait
+        sink.remind(numbered(number, alert_id=str(number)))
+    wait_until(lambda: transport.n_failures > 0 or len(transport.got) == 3)
+    transport.is_up = True
+    wait_until(lambda: len(transport.got) == 3)
+    sink.close()
+    assert [(alert.summary, is_repeated) for alert, is_repeated in transport.got] == [
+        *(("0", True), ("1", True), ("2", True))
+    ]
+    assert sink.stats().lost == 0
+
+
 def test_each_sink_has_its_form(tmp_path: Path) -> None:
     path = tmp_path / "alerts.txt"
     stream = io.StringIO()

@@ -86,13 +86,20 @@ class Sinks:
             QueuedSink(transport, output.queue, self._news.append, may_wait=may_wait)
             for transport in transports
         ]
-        self._all: list[Sink] = [_stdout_sink(stdout), *self._files, *self._queued]
+        self._stdout = _stdout_sink(stdout)
+        self._all: list[Sink] = [self._stdout, *self._files, *self._queued]
         self._is_closed = False
 
     def emit(self, alert: Alert) -> None:
         """Pass an alert to all sinks."""
         for sink in self._all:
             sink.emit(alert)
+
+    def remind(self, alert: Alert) -> None:
+        """Say an alert again that was open when the sensor ended: to all but the file, which has it."""
+        self._stdout.emit(alert)
+        for queued in self._queued:
+            queued.remind(alert)
 
     def reopen(self) -> list[SensorError]:
         """Open files anew after their rotation; return what went wrong."""

@@ -11,9 +11,11 @@ import hashlib
 import math
 import struct
 from base64 import b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
 
 import sensor
 from sensor.alerts.explain import advise, find_cause, find_reasons, summarise
@@ -28,9 +30,8 @@ from sensor.model.evidence import REVIEW_SHARE
 from sensor.notation import address_bytes, address_text, eve_time, mac_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from sensor.alerts.record import EventType, Severity, State
@@ -50,9 +51,10 @@ _SEVERITIES: Final[tuple[Severity, ...]] = ("low", "medium", "high", "critical")
 
 
 @dataclass(slots=True)
-class _Case:
-    """An open alert or review."""
+class Case:
+    """An open alert: about the device ``serial`` in ``row`` of the device table."""
 
+    row: int
     serial: int
     first: Alert
     last: Alert
@@ -85,7 +87,7 @@ class Lifecycle:
         self._tables = tables
         self._channels = channels
         self._on_alert = on_alert
-        self._open: dict[int, _Case] = {}  # by row
+        self._open: dict[int, Case] = {}  # by row
         self._reviewed: dict[int, int] = {}  # row -> serial of the device that was reviewed in it
         self._next_end_ns = NEVER_NS
         self.n_alerts = 0
@@ -127,13 +129,26 @@ class Lifecycle:
         """End the alerts of devices that have been quiet for long enough."""
         if now_ns < self._next_end_ns:
             return
-        for row, case in list(self._open.items()):
+        for case in list(self._open.values()):
             if now_ns - case.evidence_ns >= QUIET_NS:
-                del self._open[row]
-                for channel in self._channels:
-                    channel.release(row)
-                self._tables.devices[row]["is_accused"] = 0
-                self._on_alert(_replaced(case.last, state="ended", timestamp=eve_time(now_ns)))
+                self._end(case, now_ns)
+        self._note_next_end()
+
+    def close(self, alert_ids: Container[str], now_ns: int) -> None:
+        """End alerts because the operator says so; what goes on needs new evidence to be said again."""
+        for case in list(self._open.values()):
+            if case.last.alert_id in alert_ids:
+                self._end(case, now_ns)
+        self._note_next_end()
+
+    def _end(self, case: Case, now_ns: int) -> None:
+        del self._open[case.row]
+        for channel in self._channels:
+            channel.release(case.row)
+        self._tables.devices[case.row]["is_accused"] = 0
+        self._on_alert(_replaced(case.last, state="ended", timestamp=eve_time(now_ns)))
+
+    def _note_next_end(self) -> None:
         self._next_end_ns = min(
             (case.evidence_ns + QUIET_NS for case in self._open.values()), default=NEVER_NS
         )
@@ -161,10 +176,30 @@ class Lifecycle:
         """The packet time before which ``end_quiet`` has nothing to do."""
         return self._next_end_ns
 
+    def open_cases(self) -> list[Case]:
+        """Return copies of the open alerts, in the order in which they started."""
+        return [replace(case) for case in self._open.values()]
+
+    def reviewed(self) -> NDArray[np.int64]:
+        """Return which devices were on the review list, i8[n, 2]: row, and serial of the device."""
+        return np.array(list(self._reviewed.items()), dtype=np.int64).reshape(-1, 2)
+
+    def resume(self, cases: Sequence[Case], reviewed: NDArray[np.int64]) -> None:
+        """Go on with the ``open_cases`` and ``reviewed`` of another run, whose device table we have now.
+
+        ValueError if a case is about a row that is not there.
+        """
+        if not all(0 <= case.row < self._tables.devices.size for case in cases):
+            raise ValueError("alerts: rows that are not there")
+        self._open = {case.row: replace(case) for case in cases}
+        self._reviewed = dict(reviewed.tolist())
+        self._note_next_end()
+
     def _start(self, row: int, features: NDArray[np.float64], said: _Said, now_ns: int) -> None:
         alert = self._record("alert", "started", row, features, said, now_ns, None)
         device = self._tables.devices[row]
-        self._open[row] = _Case(
+        self._open[row] = Case(
+            row=row,
             serial=int(device["serial"]),
             first=alert,
             last=alert,
@@ -177,7 +212,7 @@ class Lifecycle:
         self.n_alerts += 1
         self._on_alert(alert)
 
-    def _go_on(self, case: _Case, row: int, features: NDArray[np.float64], said: _Said, now_ns: int) -> None:
+    def _go_on(self, case: Case, row: int, features: NDArray[np.float64], said: _Said, now_ns: int) -> None:
         case.evidence_ns = now_ns
         connections = int(self._tables.devices[row]["connections"])
         is_worse = _SEVERITIES.index(_severity(features, "alert")) > _SEVERITIES.index(case.last.severity)

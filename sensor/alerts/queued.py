@@ -122,6 +122,13 @@ class QueuedSink:
             self._queue.append(alert)
             self._changed.notify_all()
 
+    def remind(self, alert: Alert) -> None:
+        """Say an open alert once more, marked as repeated, when there is time: the receiver may know of it."""
+        with self._changed:
+            self._remember(alert)
+            self._owed[alert.alert_id] = None
+            self._changed.notify_all()
+
     @property
     def _is_full(self) -> bool:
         return len(self._queue) >= self._capacity

@@ -129,6 +129,17 @@ class EvidenceTable:
         step_rows(self._rows, rows, serials, verdicts.logit, verdicts.rules, is_forced, now_ns, has_stepped)
         return has_stepped
 
+    def save(self) -> tuple[Ints, NDArray[Any]]:
+        """Return the rows that a device has had, i8[n], and copies of what is in them, EVIDENCE_DTYPE[n]."""
+        rows = np.flatnonzero(self._rows["serial"] >= 0)
+        return rows, self._rows[rows]
+
+    def load(self, rows: Ints, saved: NDArray[Any]) -> None:
+        """Put back what ``save`` returned; ValueError if it does not fit."""
+        if len(rows) != len(saved) or (len(rows) and not 0 <= rows.min() <= rows.max() < len(self._rows)):
+            raise ValueError("evidence: rows that are not there")
+        self._rows[rows] = saved
+
     def release(self, row: int, most: float) -> None:
         """Leave no more than ``most`` of the evidence against a device."""
         self.evidence[row] = min(float(self.evidence[row]), most)

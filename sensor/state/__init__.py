@@ -1,0 +1,1 @@
+"""What outlives a run: a checkpoint to go on from, and a database for people and other programs."""
