@@ -525,9 +525,9 @@ def watch(
         upkeep = Upkeep(greeting, Notifier.of_environment(), server, say)
         stack.enter_context(contextlib.closing(upkeep))
         drop_privileges(account)
+        run.check_reloadable()
         if state_path is not None:
             run.keep_state(Path(state_path), stack)
-        run.check_reloadable()
         source = _Source(
             capture,
             signals.after_received(capture),
@@ -805,17 +805,6 @@ class _Run:
             write_stats(totals)
         return totals
 
-    def _begin(self, new_pipeline: Callable[[], Pipeline]) -> Pipeline:
-        """Return a new pipeline; or one that goes on from the run before, whose open alerts are said again."""
-        if self._keeper is None:
-            return new_pipeline()
-        assert self._sinks is not None  # noqa: S101 - for the type checker
-        pipeline, open_alerts = self._keeper.resume(new_pipeline)
-        for alert in open_alerts:
-            self._sinks.remind(alert)
-        self._keeper.look_after(pipeline)
-        return pipeline
-
     def _reload(self, pipeline: Pipeline, upkeep: Upkeep) -> None:
         """Read configuration and model anew; if either is bad, both stay as they are."""
         from sensor.reload import merge
@@ -837,6 +826,17 @@ class _Run:
         say(f"reload: changed: {', '.join(changed) or 'nothing'}")
         if waiting:
             say(f"reload: takes effect at the next start: {', '.join(waiting)}")
+
+    def _begin(self, new_pipeline: Callable[[], Pipeline]) -> Pipeline:
+        """Return a new pipeline; or one that goes on from the run before, whose open alerts are said again."""
+        if self._keeper is None:
+            return new_pipeline()
+        assert self._sinks is not None  # noqa: S101 - for the type checker
+        pipeline, open_alerts = self._keeper.resume(new_pipeline)
+        for alert in open_alerts:
+            self._sinks.remind(alert)
+        self._keeper.look_after(pipeline)
+        return pipeline
 
     def _say_status(self, totals: Mapping[str, Any]) -> None:
         from sensor.console import status_line

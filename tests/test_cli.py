@@ -3,11 +3,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 import textwrap
-import time
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -93,13 +93,19 @@ def test_help_needs_no_heavy_import() -> None:
         assert imported.isdisjoint(heavy), (command, imported & heavy)
 
 
+def child_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def test_help_is_instant() -> None:
+    """By the processor's time: what it takes beside is other programs'."""
     for command in ([], *([name] for name in COMMANDS)):
         times = []
         for _ in range(3):
-            before = time.perf_counter()
+            before = child_seconds()
             subprocess.run([*PROGRAM, *command, "--help"], capture_output=True, check=True, cwd=ROOT)
-            times.append(time.perf_counter() - before)
+            times.append(child_seconds() - before)
         assert min(times) < 0.3, command
 
 

@@ -50,12 +50,15 @@ _GROUPS: Final = (
     _Group("neighbours", ("neighbours",), lambda t: t.neighbours["mac"] != 0),
     _Group("identities", ("identities",), lambda t: t.identities["identity"] != 0),
     _Group("aliases", ("aliases",), lambda t: t.aliases["mac"] != 0),
-    _Group("flow_owners", ("flow_owners",), lambda t: t.flow_owners["flow"] != 0),
 )
 #: Lists of rows of devices, and how long each is, by the name in the clock.
 _LISTS: Final = {"dirty": "n_dirty", "window": "n_window"}
-#: The configuration's (but for home networks, which tell whether it is the same), counters of the run, and scratch.
-NOT_SAVED: Final = (*(name for name in Site._fields if name != "home_nets"), "evictions", "day", "hour")
+#: The configuration's (but for home networks, which tell whether it is the same), what is of open connections, counters
+#: of the run, and scratch.
+NOT_SAVED: Final = (
+    *(name for name in Site._fields if name != "home_nets"),
+    *("flow_owners", "evictions", "day", "hour"),
+)
 
 #: What columns mean by their order, or values by their number: saved rows make sense only where this is the same.
 MEANINGS: Final = tuple(
