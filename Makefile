@@ -64,7 +64,7 @@ model: $(addprefix $(WORLDS)/,$(TRAINING) $(HELD_OUT))
 	rm -rf build/default
 	OMP_NUM_THREADS=2 $(BIN)/spamsensor train --jobs 2 --seed 1 --out build/default $(addprefix --data $(WORLDS)/,$(TRAINING))
 	$(BIN)/spamsensor evaluate --jobs 2 --model build/default --out build/default $(addprefix --data $(WORLDS)/,$(HELD_OUT))
-	mkdir -p sensor/models && rm -rf sensor/models/default && cp -r build/default sensor/models/default
+	rm -rf models/default && cp -r build/default models/default
 
 docs: $(VENV)/.tests
 	$(BIN)/python docs/generate.py

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sensor.alerts.record import Alert
+    from sensor.model.artifact import Artifact
 
 SECOND_NS = 10**9
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -394,8 +395,14 @@ def rows_of(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def run(batches: Iterable[FrameBatch], config: Config | None = None, *, with_events: bool = False) -> Run:
-    """Send batches through a new pipeline."""
+def run(
+    batches: Iterable[FrameBatch],
+    config: Config | None = None,
+    *,
+    with_events: bool = False,
+    artifact: Artifact | None = None,
+) -> Run:
+    """Send batches through a new pipeline; ``artifact``: the trained model that judges beside the index."""
     alerts: list[Alert] = []
     events: list[bytes] = []
     windows: list[dict[str, Any]] = []
@@ -404,6 +411,7 @@ def run(batches: Iterable[FrameBatch], config: Config | None = None, *, with_eve
         on_alert=alerts.append,
         on_events=(lambda rows, text: events.append(event_lines(rows, text))) if with_events else None,
         on_window=lambda columns: windows.extend(rows_of(columns)),
+        artifact=artifact,
     )
     for batch in batches:
         pipeline.feed(batch)
@@ -411,8 +419,14 @@ def run(batches: Iterable[FrameBatch], config: Config | None = None, *, with_eve
     return Run(alerts, b"".join(events), windows, rows_of(pipeline.device_table()), pipeline.stats())
 
 
-def run_world(world: World, config: Config | None = None, *, with_events: bool = False) -> Run:
-    return run(batches(world.in_order()), config, with_events=with_events)
+def run_world(
+    world: World,
+    config: Config | None = None,
+    *,
+    with_events: bool = False,
+    artifact: Artifact | None = None,
+) -> Run:
+    return run(batches(world.in_order()), config, with_events=with_events, artifact=artifact)
 
 
 def batches(frames: Sequence[Frame], sizes: Iterable[int] | None = None) -> Iterator[FrameBatch]:

@@ -97,9 +97,13 @@ def schema_digest() -> str:
 
 
 def default_directory() -> Path | None:
-    """Return where the model that comes with this program lies, None if it came without one."""
-    directory = Path(__file__).parents[1] / "models" / "default"
-    return directory if (directory / MANIFEST).is_file() else None
+    """Return where the model that comes with this program lies, None if it came without one.
+
+    In a checkout that is models/default beside the package; a wheel has it inside.
+    """
+    package = Path(__file__).parents[1]
+    places = (package / "models" / "default", package.parent / "models" / "default")
+    return next((place for place in places if (place / MANIFEST).is_file()), None)
 
 
 def write_artifact(directory: Path, artifact: Artifact) -> Artifact:
