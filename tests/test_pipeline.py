@@ -639,7 +639,8 @@ def test_the_program_reads_a_directory_of_anything(part: str) -> None:
     assert all(re.fullmatch(rf"spamsensor: \S+: ({DAMAGE}|{UNDECODED})", line) for line in lines)
     damaged = [line for line in lines if not re.search(UNDECODED, line)]
     assert {line.split(": ")[1].rpartition("/")[2] for line in damaged} == DAMAGED.get(part, set())
-    assert done.stdout == b""
+    # What is worth a look may be among them: some are recordings of infected machines.
+    assert {json.loads(line)["event_type"] for line in done.stdout.splitlines()} <= {"review"}
 
 
 # Names that want to harm whoever reads them.

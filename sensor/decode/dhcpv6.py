@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sensor.decode.announce import count_broken
 from sensor.decode.facts import (
     FactKind,
     Facts,
@@ -17,7 +18,6 @@ from sensor.decode.facts import (
     put_number,
 )
 from sensor.decode.lan import MAX_PARAMETERS, LanStatus, add_wire_name
-from sensor.decode.status import Weird
 from sensor.decode.wire import has, read_address_half, read_u8, read_u16, read_u32
 from sensor.jit import inner
 
@@ -51,7 +51,6 @@ _OK = int(LanStatus.OK)
 _UNSUPPORTED = int(LanStatus.UNSUPPORTED)
 _TRUNCATED = int(LanStatus.TRUNCATED)
 _MALFORMED = int(LanStatus.MALFORMED)
-_LAN_MALFORMED = int(Weird.LAN_MALFORMED)
 _VENDOR_CLASS_FACT = int(FactKind.VENDOR_CLASS)
 _PARAMETERS_FACT, _CLIENT_ID_FACT = int(FactKind.PARAMETERS), int(FactKind.CLIENT_ID)
 
@@ -70,9 +69,7 @@ def decode_dhcpv6(
     row = dhcp[0]
     status = _decode_message(data, start, end, row, facts)
     row["status"] = status
-    if status in (_TRUNCATED, _MALFORMED):
-        weirds[_LAN_MALFORMED] += 1
-    return status
+    return count_broken(status, weirds)
 
 
 @inner

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sensor.decode.announce import count_broken
 from sensor.decode.lan import LanStatus, device_mac
-from sensor.decode.status import Weird
 from sensor.decode.wire import has, read_address_half, read_mac, read_u8, read_u16
 from sensor.jit import i64, inner
 
@@ -36,7 +36,6 @@ _OK = int(LanStatus.OK)
 _UNSUPPORTED = int(LanStatus.UNSUPPORTED)
 _TRUNCATED = int(LanStatus.TRUNCATED)
 _MALFORMED = int(LanStatus.MALFORMED)
-_LAN_MALFORMED = int(Weird.LAN_MALFORMED)
 _SOURCE_LINK_LAYER, _TARGET_LINK_LAYER = 1, 2
 _TARGET = 8
 
@@ -56,9 +55,7 @@ def decode_nd(
     row = nd[0]
     status = _decode_nd(data, start, end, src_hi, src_lo, row)
     row["status"] = status
-    if status in (_TRUNCATED, _MALFORMED):
-        weirds[_LAN_MALFORMED] += 1
-    return status
+    return count_broken(status, weirds)
 
 
 @inner
