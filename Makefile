@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 	$(BIN)/spamsensor replay pcaps/flood-camera.pcap --devices build/demo-devices.csv --no-progress
 	@echo
 	@echo "The devices that it saw (build/demo-devices.csv):"
-	@$(BIN)/python -c "import pandas, sys; t = pandas.read_csv('build/demo-devices.csv'); print(t[['device', 'hostname', 'ips', 'role', 'smtp25_connections', 'mx_queries', 'evidence']].to_string(index=False, na_rep='-'))"
+	@$(BIN)/python -c "import pandas, sys; t = pandas.read_csv('build/demo-devices.csv'); print(t[['device', 'hostname', 'type', 'role', 'smtp25_connections', 'mx_queries', 'evidence']].to_string(index=False, na_rep='-'))"
 
 test: $(VENV)/.tests tools lint types
 	# Compile once, before two test processes would both do it.
