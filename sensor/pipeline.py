@@ -393,10 +393,12 @@ class Pipeline:
     def _count_devices(self) -> int:
         """Return how many rows of the device table are in use; it is looked through only where that may have changed.
 
-        A new device takes the next serial, and rows are freed where a MAC address turns out to be a router's.
+        A new device takes the next serial, and rows are freed where a MAC address turns out to be a router's, or one
+        more of a device that is known.
         """
         t = self._devices
-        state = int(t.clock[0]["next_serial"]), int(t.routers["is_sure"].sum())
+        freed = int(t.routers["is_sure"].sum()) + int(np.count_nonzero(t.aliases["mac"]))
+        state = int(t.clock[0]["next_serial"]), freed
         if state != self._counted_at:
             self._n_devices = int(np.count_nonzero(t.devices["key_kind"] != KEY_FREE))
             self._counted_at = state

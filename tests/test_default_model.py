@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 CAPTURES = sorted((ROOT / "pcaps").glob("*.pcap"))
 DIRECTORY = ROOT / "models" / "default"
 MODEL = read_artifact(DIRECTORY)
-#: Budgets for which the promise is checked, and the interval that the count must lie in.
+#: What `spamsensor evaluate` measured.
 EVALUATION = json.loads((DIRECTORY / "evaluation.json").read_text())
 
 

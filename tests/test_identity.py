@@ -28,6 +28,7 @@ from sensor.devices.routers import N_OWN_NETWORKS
 from sensor.devices.table import MAX_HINT_BYTES, N_HINTS, SECOND_NS, Count, DeviceTables
 from sensor.devices.view import addresses, hints, host_name, key_text, total
 from sensor.events.types import EventKind, Fate, Verb
+from sensor.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -311,6 +312,28 @@ def test_a_client_is_known_again_without_a_name_and_after_its_first_words():
     assert mailed(tables) == {mac_key(PHONE_MACS[0]): 3}
     (row,) = rows_of(tables)
     assert tables.devices[row]["mac"] == PHONE_MACS[2]  # the one by which it is found today
+
+
+def test_the_number_of_devices_follows_those_that_are_joined():
+    pipeline = Pipeline(Config(), on_alert=lambda _: None)
+    log = EventLog()
+    log.add(EventKind.DHCP, 0, orig="::", mac=PHONE_MACS[0], text=b"phone", aux_lo=77)
+    log.add(EventKind.ND, 86_400, orig="fe80::2", mac=PHONE_MACS[1])
+    later = EventLog()
+    later.add(EventKind.DHCP, 86_401, orig="::", mac=PHONE_MACS[1], text=b"phone", aux_lo=77)
+    counted = []
+    for part in (log, later):
+        pipeline.observe(*part.arrays())
+        counted.append(pipeline.stats()["devices"])
+    assert counted == [2, 1]
+
+
+def test_a_group_address_is_no_devices_own():
+    log = EventLog()
+    log.add(EventKind.ARP, 0, orig=CAMERA)
+    log.connect(1, mac=0x01005E000001)
+    tables = watch(log)
+    assert tables.devices[row_of(tables)]["mac"] == CAMERA_MAC
 
 
 def test_a_repeater_is_not_those_behind_it():

@@ -75,13 +75,19 @@ def find_owner(t: DeviceTables, hi: int, lo: int, vlan: int) -> int:
 
 
 @inner
+def names_device(t: DeviceTables, mac: int) -> bool:
+    """Tell whether a frame's MAC address is one device's own: known, no group's, and no router's."""
+    return mac > 0 and mac & _GROUP_BIT == 0 and not is_router(t.routers, mac)
+
+
+@inner
 def find_device(t: DeviceTables, mac: int, hi: int, lo: int, vlan: int, may_be_new: bool, ts_ns: int) -> int:
     """Return the row of the device with this MAC and address: a new one if need be, or -1 if that may not be.
 
     ``hi``, ``lo``: 0 where a device says something of itself without its address.
     """
     kind, key_hi, key_lo, key_vlan = i64(KEY_MAC), i64(0), i64(mac), i64(-1)
-    if mac <= 0 or mac & _GROUP_BIT != 0 or is_router(t.routers, mac):
+    if not names_device(t, mac):
         mac = find_owner(t, hi, lo, vlan)
         if mac < 0:
             kind, key_hi, key_lo, key_vlan = i64(KEY_ADDRESS), i64(hi), i64(lo), i64(vlan)
@@ -330,8 +336,7 @@ def find_by_flow(
     Its address may belong to another by now. ``flow``: twice its number, and one more for the responder's end; negative
     for a datagram.
     """
-    is_told = mac > 0 and mac & _GROUP_BIT == 0 and not is_router(t.routers, mac)
-    if flow < 0 or is_told:
+    if flow < 0 or names_device(t, mac):
         return find_device(t, mac, hi, lo, vlan, may_be_new, ts_ns)
     row = recall_flow(t, flow)
     if row < 0:
@@ -362,7 +367,7 @@ def find_home_device(
     if row < 0 or is_late:
         return row
     device = t.devices[row]
-    if device["key_kind"] == KEY_MAC and mac > 0 and not is_router(t.routers, mac):
+    if device["key_kind"] == KEY_MAC and names_device(t, mac):
         if device["has_aliases"] != 0 and mac == device["key_lo"]:
             part(t, mac)
             device["has_aliases"] = 0

@@ -120,9 +120,8 @@ def write_artifact(directory: Path, artifact: Artifact) -> Artifact:
 def _pack(trees: Trees) -> bytes:
     """Return the arrays as a npz file; not deflated, since not every zlib packs alike."""
     stream = io.BytesIO()
-    np.savez(
-        stream, **trees._asdict()
-    )  # numbers are never pickled; older NumPys would store the option as an array
+    # Without allow_pickle=False, which older NumPys would store as an array: numbers are never pickled.
+    np.savez(stream, **trees._asdict())
     return stream.getvalue()
 
 
