@@ -402,6 +402,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     os.environ.pop("SENSOR_BOUNDSCHECK", None)  # bounds checks are on, as in production
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has its byte code beside it
     os.sched_setaffinity(0, {arguments.core})  # every contestant inherits this
     contestants = [OURS, *(peer for peer in PEERS if peer.name in arguments.peers)]
     size = 0.1 if arguments.quick else 1.0

@@ -30,6 +30,8 @@ import numpy as np
 from numba.core import inline_closurecall
 from numba.core.types.misc import unliteral
 
+from sensor.quickload import load_quickly
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -42,7 +44,7 @@ JIT_DISABLED = bool(numba.config.DISABLE_JIT)
 #: The packages that hold kernels, in import order: a kernel's code can only come from its own layer and those
 #: before it, and from the modules that all of them use.
 _LAYERS = ("decode", "events", "devices", "model")
-_COMMON = ("jit.py", "native.py", "hashing.py", "capture/frames.py")
+_COMMON = ("jit.py", "quickload.py", "native.py", "hashing.py", "capture/frames.py")
 
 
 def _sources(module: str) -> list[Path]:
@@ -113,7 +115,10 @@ def kernel(function: _F) -> _F:
     directory = None if JIT_DISABLED else _prepare_cache(function.__module__)
     if directory is not None:
         numba.config.CACHE_DIR = str(directory)
-    return cast("_F", numba.njit(**_OPTIONS, cache=directory is not None)(function))
+    dispatcher = numba.njit(**_OPTIONS, cache=directory is not None)(function)
+    if directory is not None:
+        load_quickly(dispatcher)
+    return cast("_F", dispatcher)
 
 
 def _compile_inner(function: Any, **options: Any) -> Any:

@@ -25,6 +25,7 @@ LAYERS = (
         "notify",
         "outputs",
         "privileges",
+        "quickload",
         "tables",
         "__init__",
     ),

@@ -142,6 +142,7 @@ def test_bounds_checks_have_a_directory_of_their_own(monkeypatch: pytest.MonkeyP
         ("jit.py", True),
         ("hashing.py", True),
         ("native.py", True),
+        ("quickload.py", True),
         ("capture/frames.py", True),
         ("decode/wire.py", True),  # a helper of a lower layer
         ("events/types.py", True),
@@ -215,6 +216,52 @@ def test_a_run_without_a_cache_warns_once(tmp_path: Path) -> None:
     (tmp_path / "cache").chmod(0o777)
     done = run("import sensor.pipeline", SENSOR_CACHE_DIR=str(tmp_path / "cache"))
     assert done.stderr.count("kernels are compiled anew") == 1
+
+
+LOADED = """
+import sys
+import numpy as np
+from sensor.jit import inner, kernel
+
+@inner
+def twice(x):
+    return 2 * x
+
+@kernel
+def add_up(numbers, n):
+    total = 0
+    for i in range(n):
+        total += twice(numbers[i])
+    return total, n
+
+@kernel
+def call_kernel(numbers):
+    return add_up(numbers, 1)[0]
+
+def outcome(function, *arguments):
+    try:
+        return function(*arguments)
+    except Exception as error:
+        return f"{type(error).__name__} {error}"
+
+numbers = np.arange(5)
+print(add_up(numbers, 5), outcome(add_up, numbers, 6))
+print(sum(add_up.stats.cache_hits.values()), "numba.np.linalg" in sys.modules)
+print("Python calls it" in outcome(call_kernel, numbers))
+"""
+
+
+def test_a_loaded_kernel_does_what_the_compiled_one_did(tmp_path: Path) -> None:
+    (tmp_path / "loaded.py").write_text(LOADED)
+    environment = {
+        "SENSOR_CACHE_DIR": str(tmp_path / "cache"),
+        "SENSOR_BOUNDSCHECK": "1",
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+    }
+    compiled, loaded = (run("import loaded", **environment).stdout.splitlines() for _ in range(2))
+    assert compiled[0] == loaded[0] == "(20, 5) IndexError index is out of bounds"
+    assert (compiled[1], loaded[1]) == ("0 True", "1 False")  # numba's own tables are for compiling
+    assert compiled[2] == loaded[2] == "True"
 
 
 SIGNATURES = """
