@@ -13,6 +13,7 @@ import functools
 import gc
 import os
 import signal
+import socket
 import sys
 import warnings
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from sensor.capture.frames import FrameBatch
     from sensor.capture.live import FilterMode, LiveCapture
     from sensor.capture.merge import CaptureRun
+    from sensor.capture.sniffer import SnifferCapture
     from sensor.config import Config
     from sensor.console import Progress
     from sensor.model.artifact import Artifact
@@ -501,8 +503,6 @@ def watch(
 
         make_directory(Path(state_path), account)
 
-    from sensor.capture.live import LiveCapture
-    from sensor.pipeline import kept_ports
     from sensor.upkeep import Upkeep
 
     # Compiling may take minutes, in which a rotation of logs must not end the program.
@@ -512,12 +512,10 @@ def watch(
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(Signals(with_hangup=True))
         end_s = time.monotonic() + (float("inf") if duration is None else duration)
-        capture = LiveCapture(
+        capture = _open_interfaces(
             interfaces,
-            run.config.capture,
+            run.config,
             filter_mode=filter_mode,
-            ports=kept_ports(run.config),
-            on_status=say,
             is_ended=lambda: signals.received is not None or time.monotonic() >= end_s,
         )
         stack.enter_context(contextlib.closing(capture))
@@ -545,6 +543,32 @@ def watch(
         totals = run.judge(source, stack)
     run.report_end(totals, signals.received)
     return run.exit_status(None, None)
+
+
+def _open_interfaces(
+    names: Sequence[str], config: Config, *, filter_mode: FilterMode, is_ended: Callable[[], bool]
+) -> LiveCapture | SnifferCapture:
+    """Open interfaces with the method that is configured, or that the system has."""
+    method = config.capture.method
+    if method == "scapy" or (method == "auto" and not hasattr(socket, "AF_PACKET")):
+        from sensor.capture.sniffer import SnifferCapture
+
+        if filter_mode == "mail":
+            raise ConfigError("--filter mail needs the packet ring of Linux: scapy captures everything")
+        sniffer = SnifferCapture(names, config.capture, on_status=say, is_ended=is_ended)
+        say("capturing through scapy: far slower than the packet ring of Linux, and without its filter")
+        return sniffer
+    from sensor.capture.live import LiveCapture
+    from sensor.pipeline import kept_ports
+
+    return LiveCapture(
+        names,
+        config.capture,
+        filter_mode=filter_mode,
+        ports=kept_ports(config),
+        on_status=say,
+        is_ended=is_ended,
+    )
 
 
 def _load_config(path: str | None, home_nets: Sequence[str]) -> Config:
@@ -655,7 +679,7 @@ class _Source:
     None: no clock says that. ``take_hangup``: see Signals. ``upkeep``: of a live run, whose settings SIGHUP reads anew.
     """
 
-    inputs: CaptureRun | FollowRun | LiveCapture
+    inputs: CaptureRun | FollowRun | LiveCapture | SnifferCapture
     batches: Iterator[FrameBatch]
     stats: Callable[[], dict[str, Any]]
     stats_every_s: float | None

@@ -478,6 +478,13 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Capture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How `spamsensor watch` captures."""
 
+    method: Annotated[
+        Literal["auto", "ring", "scapy"],
+        Meta(
+            description="Linux's packet ring, or scapy's sniffer, which is slower and has no filter; "
+            "auto takes the ring where the system has one."
+        ),
+    ] = "auto"
     ring_mib: Annotated[
         int,
         Meta(

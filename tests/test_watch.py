@@ -198,6 +198,32 @@ def test_live_alerts_are_those_of_a_replay(net: Net, tmp_path: Path, shared_dire
     assert stats.stat().st_uid != 0
 
 
+def test_without_the_ring_scapy_captures(net: Net, tmp_path: Path, shared_directory: Path) -> None:
+    config, stats = tmp_path / "sniffed.toml", shared_directory / "stats.json"
+    config.write_text('[capture]\nmethod = "scapy"\n')
+    with watching(net, tmp_path, "--config", config, "--format", "json", "--stats", stats) as watch:
+        assert "capturing through scapy: far slower" in watch.errors
+        net.send(FLOOD, pps=400)
+        while watch.output.count("\n") < 1:
+            time.sleep(0.05)
+        assert len(unprivileged_threads(watch)) > 1
+        net.run("ip", "link", "set", "span", "down")
+        watch.wait_for("span gives no packets any more")
+        net.run("ip", "link", "set", "span", "up")
+        assert watch.end() == 0
+    records = [json.loads(line) for line in watch.output.splitlines()]
+    assert {r["device"]["mac"] for r in records if r["event_type"] == "alert"} == {"44:19:b6:5d:20:15"}
+    totals = json.loads(stats.read_text())
+    assert totals["packets"] == totals["kernel_packets"] > 4000
+    assert totals["kernel_drops"] == 0
+    for arguments, why in {
+        ("-i", "eth77"): "there is no interface eth77; there are: ",
+        ("-i", SPAN, "--filter", "mail"): "--filter mail needs the packet ring of Linux",
+    }.items():
+        status, line = refusal(net, *arguments, "--config", config)
+        assert (status, why in line) == (2, True)
+
+
 def test_vlan_tags_are_put_back(net: Net, tmp_path: Path, shared_directory: Path) -> None:
     arp = (
         b"\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01\x02\x00\x00\x00\x00\x07\x0a\x00\x00\x07"
