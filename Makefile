@@ -50,20 +50,20 @@ lab: $(VENV)/.installed
 # The worlds that the shipped model learns from, and others, with other seeds, that it is measured on.
 WORLDS := build/worlds
 TRAINING := realistic-11 hostile-12 cold-13
-HELD_OUT := realistic-21 hostile-22 cold-23
+HELD_OUT := realistic-31 hostile-32 cold-33
 SIMULATE = $(BIN)/spamsensor simulate --jobs 2 --seed $(lastword $(subst -, ,$@)) --out $@.new
-$(WORLDS)/realistic-11: DEVICES = --world realistic --devices 6000
+$(WORLDS)/realistic-11: DEVICES = --world realistic --devices 15000
 $(WORLDS)/hostile-12: DEVICES = --world hostile --devices 1200
-$(WORLDS)/realistic-21: DEVICES = --world realistic --devices 18000
-$(WORLDS)/hostile-22: DEVICES = --world hostile --devices 1500
-$(WORLDS)/cold-%: DEVICES = --world realistic --cold --devices 2000
+$(WORLDS)/realistic-31: DEVICES = --world realistic --devices 20000
+$(WORLDS)/hostile-32: DEVICES = --world hostile --devices 1500
+$(WORLDS)/cold-%: DEVICES = --world realistic --cold --devices 8000
 $(WORLDS)/%: | $(VENV)/.tests
 	rm -rf $@.new && $(SIMULATE) $(DEVICES) && mv $@.new $@
 
 model: $(addprefix $(WORLDS)/,$(TRAINING) $(HELD_OUT))
 	rm -rf build/default
 	OMP_NUM_THREADS=2 $(BIN)/spamsensor train --jobs 2 --seed 1 --out build/default $(addprefix --data $(WORLDS)/,$(TRAINING))
-	$(BIN)/spamsensor evaluate --jobs 2 --model build/default --out build/default $(addprefix --data $(WORLDS)/,$(HELD_OUT))
+	$(BIN)/spamsensor evaluate --jobs 2 --model build/default --out build/default $(addprefix --data $(WORLDS)/,$(HELD_OUT)) $(addprefix --learned-from $(WORLDS)/,$(TRAINING))
 	rm -rf models/default && cp -r build/default models/default
 
 docs: $(VENV)/.tests

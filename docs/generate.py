@@ -121,6 +121,8 @@ def _rules_table() -> Iterator[str]:
         "blocklisted": f"`blocklisted_24h` at least {score.LISTED_REPLIES} and "
         f"`operators25_distinct_24h` at least {score.LISTED_OPERATORS}; of a mail server, refusals or acceptance as of "
         "`mx-lookups` besides",
+        "proxy": f"no mail server; `relay_symmetry` at least {score.PROXY_SYMMETRY:g}, {score.PROXY_CONNECTIONS} mail "
+        f"connections in the day or more, {score.PROXY_OPERATORS} operators or more on port 25 or on submission ports",
     }
     yield "| rule | holds if |\n|---|---|"
     for rule in score.RULES:

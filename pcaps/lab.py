@@ -42,13 +42,14 @@ from scenarios import (
 )
 from services import (
     MailServer,
-    await_lease,
+    await_address,
     make_certificate,
     start_avahi,
     start_dhcp_client,
     start_dhcp_relay,
     start_gateway_dnsmasq,
     start_ipv6_door,
+    start_keepalived,
     start_lldpd,
     start_postfix,
     start_unbound,
@@ -59,12 +60,17 @@ from services import (
 TOOLS = {
     "avahi-daemon": "avahi-daemon",
     "busybox": "busybox",
+    "curl": "curl",
+    "dhclient": "isc-dhcp-client",
     "dnsmasq": "dnsmasq-base",
     "ethtool": "ethtool",
     "ip": "iproute2",
+    "keepalived": "keepalived",
     "lldpd": "lldpd",
+    "minidlnad": "minidlna",
     "msmtp": "msmtp",
     "nc": "netcat-openbsd",
+    "nmbd": "samba",
     "nsenter": "util-linux",
     "openssl": "openssl",
     "postfix": "postfix",
@@ -89,8 +95,10 @@ LABEL_COLUMNS = (
     "first_ts",
 )
 #: What --logs leaves out: queues, pipes, sockets, message texts, the key.
-NOT_LOGS = ("spool", "avahi-run", "*.socket", "*.pipe", "stdin-*", "tls.key")
+NOT_LOGS = ("spool", "avahi-run", "msg.sock", "*.socket", "*.pipe", "stdin-*", "tls.key")
 INNER_ROUTER_ADDRESS = f"{LAN}40"
+#: The one that a virtual router has besides, and the interface with its MAC address.
+VIRTUAL_ADDRESS, VIRTUAL_INTERFACE = f"{LAN}2", "vrrp.51"
 MAX_CAPTURE_BYTES = 1_500_000
 
 
@@ -202,7 +210,8 @@ def build_outside(scenario: Scenario) -> dict[str, Machine]:
     backbone = boot("backbone")
     add_switch(backbone, "wan0", internet.BACKBONE)
     backbone.sysctl("net.ipv4.ip_forward", "1")
-    backbone.run("ip", "route", "add", f"{LAN}0/24", "via", internet.GATEWAY_OUTSIDE)
+    for network in (LAN, INNER_LAN):
+        backbone.run("ip", "route", "add", f"{network}0/24", "via", internet.GATEWAY_OUTSIDE)
     machines = {"backbone": backbone}
     for name, addresses in {
         "resolver": (internet.RESOLVER,),
@@ -270,15 +279,16 @@ def build_gateway(scenario: Scenario, backbone: Machine) -> Machine:
         gateway.run("ip", "-6", "route", "add", "default", "via", internet.BACKBONE_V6)
         more += ["--enable-ra", f"--dhcp-range={internet.LAN_V6}:100,{internet.LAN_V6}:1ff,slaac,64,10m"]
     if scenario.has_inner_router:
-        gateway.run("ip", "route", "add", f"{INNER_LAN}0/24", "via", INNER_ROUTER_ADDRESS)
+        router = VIRTUAL_ADDRESS if scenario.has_virtual_mac else INNER_ROUTER_ADDRESS
+        gateway.run("ip", "route", "add", f"{INNER_LAN}0/24", "via", router)
         more += [f"--dhcp-range=set:inner,{INNER_LAN}100,{INNER_LAN}199,255.255.255.0,10m"]
         more += [f"--dhcp-option=tag:inner,option:router,{INNER_LAN}1"]
-    leases = [(device.lease[0], device.address) for device in scenario.devices]
+    leases = [(device.lease[0], device.address) for device in scenario.devices if not device.is_static]
     start_gateway_dnsmasq(gateway, LAN, internet.RESOLVER, leases, *more)
     return gateway
 
 
-def build_inner_router(gateway: Machine) -> Machine:
+def build_inner_router(scenario: Scenario, gateway: Machine) -> Machine:
     """A router on the LAN with a network of its own behind it, whose DHCP it relays and whose addresses it leaves."""
     router = boot(INNER_ROUTER)
     plug(router, gateway, "br0", mac=INNER_ROUTER_MAC, addresses=(f"{INNER_ROUTER_ADDRESS}/24",))
@@ -287,12 +297,16 @@ def build_inner_router(gateway: Machine) -> Machine:
     add_switch(router, "br1", (f"{INNER_LAN}1/24",))
     start_dhcp_relay(router, f"{INNER_LAN}1", GATEWAY)
     start_lldpd(router, "Lab Router 3000")
+    if scenario.has_virtual_mac:
+        start_keepalived(router, VIRTUAL_ADDRESS)
+        await_address(router, VIRTUAL_ADDRESS)
+        router.run("ip", "route", "replace", "default", "via", GATEWAY, "dev", VIRTUAL_INTERFACE)
     return router
 
 
 def build_devices(scenario: Scenario, gateway: Machine) -> dict[str, Machine]:
     machines = {}
-    inner_router = build_inner_router(gateway) if scenario.has_inner_router else gateway
+    inner_router = build_inner_router(scenario, gateway) if scenario.has_inner_router else gateway
     for device in scenario.devices:
         machine = machines[device.name] = boot(device.name)
         if device.is_private:
@@ -301,14 +315,27 @@ def build_devices(scenario: Scenario, gateway: Machine) -> dict[str, Machine]:
             plug(machine, inner_router, "br1", mac=device.mac)
         else:
             plug(machine, gateway, "br0", mac=device.mac)
-        start_dhcp_client(machine, device.client_id)
+        if device.is_static:
+            set_address(machine, device.address)
+        else:
+            start_dhcp_client(machine, device.client_id)
     for device in scenario.devices:
-        await_lease(machines[device.name], device.address)
+        await_address(machines[device.name], device.address)
     start_mail_servers({machines[device.name]: device.server for device in scenario.devices if device.server})
     for device in scenario.devices:
         if device.announces:
             start_avahi(machines[device.name], device.announces)
+        for start in device.starts:
+            start(machines[device.name])
     return machines
+
+
+def set_address(machine: Machine, address: str) -> None:
+    """Do by hand what DHCP does."""
+    router = address.rpartition(".")[0] + ".1"
+    machine.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
+    machine.run("ip", "route", "add", "default", "via", router)
+    (machine.home / "resolv.conf").write_text(f"search lan\nnameserver {GATEWAY}\n")
 
 
 def start_capture(gateway: Machine, path: Path) -> subprocess.Popen[bytes]:
@@ -355,7 +382,10 @@ def label_rows(scenario: Scenario, capture: Path, start: float) -> list[tuple[st
 
 def first_sign(capture: Path, guilt: Guilt, start: float) -> str:
     """Time of the first frame of the bad behaviour, UTC, in the form that alerts have."""
-    expression = f"ether src {guilt.device.mac} and {guilt.first_sign}"
+    device = guilt.device
+    # What a router passes on has the router's MAC address.
+    sender = f"src host {device.address}" if device.is_behind else f"ether src {device.mac}"
+    expression = f"{sender} and {guilt.first_sign}"
     for line in tcpdump_lines(capture, expression, "-tt"):
         if float(line.split()[0]) >= start + guilt.since:
             seconds, micros = line.split()[0].split(".")

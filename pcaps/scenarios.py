@@ -8,8 +8,10 @@ from __future__ import annotations
 import random
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from internet import (
     DEAD_MX,
@@ -32,8 +34,16 @@ from services import (
     Listener,
     MailServer,
     lease_file,
+    start_dhcpv6_client,
+    start_minidlna,
+    start_nmbd,
     submission,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from machines import Machine
 
 HERE = Path(__file__).resolve().parent
 LAN, GATEWAY, GATEWAY_MAC = "192.168.50.", "192.168.50.1", "4c:5e:0c:7a:01:01"
@@ -55,6 +65,8 @@ class Device:
     )
     is_private: bool = False  # draws IPv6 addresses that change (RFC 8981)
     is_behind: bool = False  # ... the inner router
+    is_static: bool = False  # its address is set by hand
+    starts: tuple[Callable[[Machine], None], ...] = ()  # what it runs besides
     moves_to: str = ""  # the address that it gets when leases move
 
     @property
@@ -103,6 +115,7 @@ class Scenario:
     blocks_port_25: bool = False
     has_ipv6: bool = False
     has_inner_router: bool = False
+    has_virtual_mac: bool = False  # ... which is a virtual router (VRRP)
 
     @property
     def block_listed(self) -> tuple[str, ...]:
@@ -139,6 +152,15 @@ INNER_ROUTER, INNER_ROUTER_MAC, INNER_LAN = "inner-router", "4c:5e:0c:7a:02:02",
 PRIVATE_PC = replace(PC, is_private=True)
 PHONE = Device("phone", "0a:5e:7c:10:00:01", f"{LAN}41", client_id="00706978656c2d37")
 INNER_CAMERA = Device("back-door-camera", "44:19:b6:5d:20:77", f"{INNER_LAN}21", is_behind=True)
+#: What a NAS and a PC tell their neighbours, and a camera whose router hides behind a virtual MAC address.
+TALKING_NAS = replace(NAS, starts=(partial(start_minidlna, model="Lab NAS 220"), start_dhcpv6_client))
+TALKING_PC = replace(PC, starts=(partial(start_nmbd, name="OFFICE-PC"),))
+STATIC_CAMERA = replace(INNER_CAMERA, address=f"{INNER_LAN}31", is_static=True)
+#: Two devices behind a router: the camera's address becomes the PC's.
+INNER_PC = Device(
+    "back-office-pc", "f8:b1:56:c2:55:78", f"{INNER_LAN}24", is_behind=True, moves_to=INNER_CAMERA.address
+)
+MOVING_INNER_CAMERA = replace(INNER_CAMERA, moves_to=f"{INNER_LAN}31")
 DVR = Device("garage-dvr", "3c:ef:8c:97:77:1a", f"{LAN}26")
 
 
@@ -210,6 +232,12 @@ def scan_to_mail(at: float) -> Step:
 
 def browse(at: float, device: Device, host: str) -> Step:
     return Step(at, device.name, ("busybox", "wget", "-q", "-O", "/dev/null", f"http://{host}/"))
+
+
+def watch_tv(at: float, host: str) -> Step:
+    """Fetch a page under the name that a TV's browser gives itself."""
+    agent = "Mozilla/5.0 (SMART-TV; Linux; Tizen 6.0) AppleWebKit/538.1 (KHTML, like Gecko) Version/6.0 TV Safari/538.1"
+    return Step(at, TV.name, ("curl", "-s", "-o", "/dev/null", "-A", agent, f"http://{host}/"))
 
 
 def receive(at: float, operator: Operator, mailbox: str = LOGIN) -> Step:
@@ -351,6 +379,8 @@ def draw_mac(at: float, device: Device, mac: str) -> tuple[Step, ...]:
 
 OFFICE = (MAIL, CAMERA, PRINTER, TV, PC)
 NAMES = (MAIL, PRIVATE_PC, PHONE, INNER_CAMERA, TALKING_PRINTER)
+KINDS = (TALKING_NAS, TV, TALKING_PC, STATIC_CAMERA)
+MOVING_BEHIND = (INNER_PC, MOVING_INNER_CAMERA, TALKING_PRINTER)
 MOVING = (MAIL, MOVING_PC, MOVING_CAMERA, TALKING_PRINTER, TV)
 
 SCENARIOS = (
@@ -464,6 +494,42 @@ SCENARIOS = (
             *draw_mac(95, PHONE, "0e:5e:7c:10:00:02"),
         ),
         has_ipv6=True,
+        has_inner_router=True,
+    ),
+    Scenario(
+        "many-kinds",
+        seconds=100,
+        devices=KINDS,
+        steps=(
+            *everyday(100, KINDS),
+            *(watch_tv(at, "updates.tv.example") for at in (12, 60)),
+            *(notify(at, STATIC_CAMERA) for at in (25, 75)),
+            *(notify(at, TALKING_NAS) for at in (33, 83)),
+        ),
+        has_ipv6=True,
+        has_inner_router=True,
+        has_virtual_mac=True,
+    ),
+    Scenario(
+        "moved-behind",
+        seconds=110,
+        devices=MOVING_BEHIND,
+        steps=(
+            *everyday(110, MOVING_BEHIND),
+            bot(10.5, MOVING_INNER_CAMERA, seconds=30, rate=1.7),
+            *move_leases(45, MOVING_BEHIND),
+            *(browse(at, INNER_PC, "www.alpha.example") for at in (8, 60, 85, 100)),
+            bot(70.5, MOVING_INNER_CAMERA, seconds=30, rate=1.7),
+        ),
+        guilt=Guilt(
+            MOVING_INNER_CAMERA,
+            "F5",
+            "direct-to-mx-spam",
+            "behind a router that relays DHCP: looks up MX records and delivers to all; halfway the PC gets its "
+            "address, and it another",
+            since=10.5,
+            first_sign="udp dst port 53",
+        ),
         has_inner_router=True,
     ),
 )

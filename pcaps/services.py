@@ -1,4 +1,4 @@
-"""The real software of the lab and its configuration: Postfix, unbound, dnsmasq, busybox httpd and udhcpc."""
+"""The real software of the lab and its configuration: Postfix, unbound, dnsmasq, busybox httpd, udhcpc and the rest."""
 
 from __future__ import annotations
 
@@ -237,9 +237,9 @@ def start_dhcp_relay(machine: Machine, inside: str, server: str) -> None:
 
 
 def start_lldpd(machine: Machine, description: str) -> None:
-    """Announce the machine to its neighbour (IEEE 802.1AB)."""
+    """Announce the machine to its neighbour, by LLDP (IEEE 802.1AB) and by CDP."""
     machine.run("mkdir", "-p", "/run/lldpd")
-    options = ("-d", "-I", "eth0", "-u", f"{machine.home}/lldpd.socket", "-S", description)
+    options = ("-d", "-cc", "-I", "eth0", "-u", f"{machine.home}/lldpd.socket", "-S", description)
     machine.start("lldpd", *options)
 
 
@@ -318,9 +318,95 @@ def start_avahi(machine: Machine, announcement: Announcement) -> None:
     machine.start("avahi-daemon", "-f", str(conf), "--no-drop-root", "--no-chroot", "--no-rlimits")
 
 
-def await_lease(machine: Machine, address: str) -> None:
+MINIDLNA_CONF = """\
+network_interface=eth0
+friendly_name={name}
+model_name={model}
+media_dir={home}/media
+db_dir={home}/dlna
+log_dir={home}/dlna
+notify_interval=30
+uuid=4d696e69-444c-164e-9d41-0011326f6619
+"""
+
+
+def start_minidlna(machine: Machine, model: str) -> None:
+    """Announce a media server over SSDP (UPnP Device Architecture 2.0 section 1.2)."""
+    for directory in ("media", "dlna"):
+        (machine.home / directory).mkdir()
+    conf = machine.home / "minidlna.conf"
+    conf.write_text(MINIDLNA_CONF.format(name=machine.name, model=model, home=machine.home))
+    machine.start("minidlnad", "-S", "-f", str(conf), "-P", f"{machine.home}/minidlna.pid")
+
+
+SMB_CONF = """\
+[global]
+netbios name = {name}
+workgroup = WORKGROUP
+server string = {name}
+interfaces = eth0
+bind interfaces only = yes
+lock directory = {home}/smb
+state directory = {home}/smb
+cache directory = {home}/smb
+private dir = {home}/smb
+pid directory = {home}/smb
+log file = {home}/smb/log
+"""
+
+
+def start_nmbd(machine: Machine, name: str) -> None:
+    """Register a NetBIOS name and answer for it (RFC 1002)."""
+    (machine.home / "smb").mkdir()
+    conf = machine.home / "smb.conf"
+    conf.write_text(SMB_CONF.format(name=name, home=machine.home))
+    machine.start("nmbd", "--foreground", "--no-process-group", f"--configfile={conf}")
+
+
+def start_dhcpv6_client(machine: Machine) -> None:
+    """Ask for an IPv6 address, besides the one that the machine makes itself (RFC 8415)."""
+    files = ("-lf", f"{machine.home}/dhclient6.leases", "-pf", f"{machine.home}/dhclient6.pid")
+    (machine.home / "dhclient6.conf").write_text(f'send fqdn.fqdn "{machine.name}";\n')
+    conf = ("-cf", f"{machine.home}/dhclient6.conf", "-sf", f"{machine.home}/dhclient6.sh")
+    script = machine.home / "dhclient6.sh"
+    script.write_text(
+        '#!/bin/sh\ncase "$reason" in BOUND6 | RENEW6 | REBIND6)\n'
+        '    ip address replace "$new_ip6_address/128" dev "$interface"\nesac\n'
+    )
+    script.chmod(0o755)
+    # It binds to the link-local address, which has to be checked first (RFC 4862 section 5.4).
+    is_checked = "ip -6 address show dev eth0 scope link -tentative | grep -q inet6"
+    client = " ".join(("dhclient", "-6", "-d", *conf, *files, "eth0"))
+    machine.start("sh", "-c", f"until {is_checked}; do sleep 0.1; done; exec {client}")
+
+
+KEEPALIVED_CONF = """\
+vrrp_instance lan {{
+    state MASTER
+    interface eth0
+    virtual_router_id 51
+    priority 200
+    advert_int 5
+    use_vmac
+    virtual_ipaddress {{
+        {address}/24
+    }}
+}}
+"""
+
+
+def start_keepalived(machine: Machine, address: str) -> None:
+    """Be the master of a virtual router (RFC 5798) at ``address``, under its virtual MAC address."""
+    conf = machine.home / "keepalived.conf"
+    conf.write_text(KEEPALIVED_CONF.format(address=address))
+    pids = tuple(f"--{kind}={machine.home}/{kind}" for kind in ("pid", "vrrp_pid"))
+    machine.start("keepalived", "--dont-fork", "--log-console", "--vrrp", f"--use-file={conf}", *pids)
+
+
+def await_address(machine: Machine, address: str) -> None:
     for _ in range(200):
-        if address in machine.run("ip", "-4", "address", "show", "dev", "eth0"):
+        shown = machine.run("ip", "-4", "address", "show")
+        if f" {address}/" in shown:
             return
         time.sleep(0.1)
-    raise LabError(f"{machine.name}: no DHCP lease for {address} after 20 s")
+    raise LabError(f"{machine.name}: no address {address} after 20 s")

@@ -56,10 +56,14 @@ _FOLLOW_STATS_S: Final = 10.0  # between two states of --stats with --follow
 _WATCH_STATS_S: Final = 60.0  # and of watch
 _FOLLOW_ALERTS_S: Final = 1.0  # between two looks of alerts --follow
 _LABEL_NS: Final = 90 * 86_400 * 1_000_000_000  # how long a label holds
+# Tables are large and used sparsely: with the huge pages that NumPy asks for, they take 50 MiB more. It reads this
+# when it is imported.
+os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
 _KERNEL_MODULES: Final = (
     "sensor.decode.packets",
     "sensor.events.flows",
     "sensor.devices.activity",
+    "sensor.model.channel",
     "sensor.model.evidence",
     "sensor.model.score",
 )  # those of a trained model compile in seconds, when there is one
@@ -1333,19 +1337,95 @@ def train(*, data: tuple[str, ...], out: str | None, seed: int, jobs: int) -> in
 
 
 @main.command(
+    epilog=_examples("spamsensor calibrate --state /var/lib/spamsensor --out /etc/spamsensor/model")
+)
+@_state_option
+@_model_option
+@click.option(
+    "--out", metavar="DIR", help="A new or empty directory to write to.  [default: none; it must be given]"
+)
+def calibrate(*, state_path: str | None, model_path: str | None, out: str | None) -> int:
+    """Fit the thresholds of a model to a site, by the weeks that a sensor with --state has watched.
+
+    Of each device, each week that is over counts with the most evidence that there was against it. Left out are weeks
+    in which an alert on the device was open, unless it is labelled benign, and devices that are labelled infected. The
+    model that watch used has to be named, if it was not the one that comes along. DIR is a model for watch --model.
+    """
+    path = _database_of(state_path)
+    if out is None:
+        raise ConfigError("no directory to write to: name one with --out")
+    artifact = _open_model(model_path)
+    if artifact is None:
+        raise ConfigError("there is no model: name one with --model")
+
+    import numpy as np
+
+    from sensor.console import show_table
+    from sensor.model.artifact import write_artifact
+    from sensor.model.calibrate import calibrate as fit
+    from sensor.notation import counted, eve_time
+    from sensor.pipeline import model_id
+    from sensor.state.database import open_for_command
+    from sensor.state.weeks import WEEK_NS
+
+    with open_for_command(path) as database:
+        weeks = [week for week in database.weeks(model_id(artifact)) if week.is_whole]
+    harmless = [week for week in weeks if week.is_harmless]
+    n_devices = len({week.device for week in harmless})
+    say(f"{counted(len(harmless), 'harmless device-week')} of {counted(n_devices, 'device')}")
+    if len(harmless) < len(weeks):
+        left_out = counted(len(weeks) - len(harmless), "device-week")
+        say(f"left out: {left_out} with an open alert, or of an infected device")
+    peaks = np.array([(week.of_index, week.of_model) for week in harmless]).reshape(-1, 2)
+    until = eve_time((max((week.week for week in harmless), default=0) + 1) * WEEK_NS)
+    calibrated, found = fit(artifact, peaks, until)
+    directory = Path(out)
+    _make_directory(directory)
+    write_artifact(directory, calibrated)
+    show_table(
+        ("false alarms a device-year", "device-weeks over it", "allowed", "threshold"),
+        [
+            (
+                f"{of.budget:g}",
+                str(of.n_over),
+                str(of.n_allowed) if of.factor is not None else "too few weeks",
+                f"x {of.factor:.2f}" if of.factor is not None else "as it came, or as above",
+            )
+            for of in found
+        ],
+    )
+    say(f"a model for watch --model in {out}")
+    return EXIT_OK
+
+
+@main.command(
     epilog=_examples("spamsensor evaluate --data data/realistic-2 --model models/site --out build/quality")
 )
 @_data_option
 @_model_option
 @_config_option
+@click.option(
+    "--learned-from",
+    metavar="DIR",
+    multiple=True,
+    help="A world that the model learned from; may be given several times. Then families are left out of the training "
+    "in turn, to measure how well an unknown one is found, and novelty detectors stand beside.",
+)
 @click.option("--out", metavar="DIR", help="A directory to write to.  [default: none; it must be given]")
 @_jobs_option
 def evaluate(
-    *, data: tuple[str, ...], model_path: str | None, config_path: str | None, out: str | None, jobs: int
+    *,
+    data: tuple[str, ...],
+    model_path: str | None,
+    config_path: str | None,
+    learned_from: tuple[str, ...],
+    out: str | None,
+    jobs: int,
 ) -> int:
     """Measure a model on simulated worlds: recall and delay by family, false alarms by kind.
 
-    DIR gets evaluation.json and MODEL_CARD.md. Worlds with the seeds of the training say nothing: take others.
+    DIR gets evaluation.json, MODEL_CARD.md and its pictures. Worlds with the seeds of the training say nothing: take
+    others.
     """
     if out is None or not data:
         raise ConfigError("no data or no directory to write to: name them with --data and --out")
@@ -1356,24 +1436,37 @@ def evaluate(
     asked = _load_config(config_path, ()).budget.false_alarms_per_device_year
 
     from sensor.training.card import write_card
+    from sensor.training.detectors import novelty
     from sensor.training.evaluate import evaluate as measure
+    from sensor.training.left_out import leave_out_each
     from sensor.training.traces import collect, describe_data
 
     worlds = [Path(path) for path in data]
     directory = Path(out)
     _make_directory(directory, must_be_empty=False)
+    known = collect([Path(path) for path in learned_from], n_processes=jobs)
     traces = collect(worlds, n_processes=jobs)
     budgets = [
         asked,
         *(t.budget for t in artifact.manifest.thresholds if t.budget > artifact.attained(asked)),
     ]
+    novel = novelty(known, artifact.manifest.seed) if known else []
     kinds = sorted({trace.world.split()[0] for trace in traces}, reverse=True)
-    measured = [
-        measure([trace for trace in traces if trace.world.startswith(kind)], artifact, budget)
-        for kind in kinds
-        for budget in sorted(budgets)
-    ]
-    write_card(directory, artifact, {"data": describe_data(worlds), "at": measured})
+    result = {
+        "data": describe_data(worlds),
+        "worlds": [
+            measure(
+                [trace for trace in traces if trace.world.startswith(kind)], artifact, sorted(budgets), novel
+            )
+            for kind in kinds
+        ],
+        "left_out": leave_out_each(
+            known, [trace for trace in traces if trace.world.startswith(kinds[0])], artifact, asked, jobs
+        )
+        if known
+        else None,
+    }
+    write_card(directory, artifact, result)
     say(f"written to {out}: evaluation.json, MODEL_CARD.md")
     return EXIT_OK
 
@@ -1381,8 +1474,9 @@ def evaluate(
 def _require_training() -> None:
     from importlib.util import find_spec
 
-    if find_spec("sklearn") is None:
-        raise ModelError("scikit-learn is not installed: pip install 'spamsensor[train]'")
+    for module, package in (("sklearn", "scikit-learn"), ("matplotlib", "matplotlib")):
+        if find_spec(module) is None:
+            raise ModelError(f"{package} is not installed: pip install 'spamsensor[train]'")
 
 
 def _make_directory(directory: Path, *, must_be_empty: bool = True) -> None:

@@ -36,12 +36,13 @@ from sensor.devices.view import addresses, guess, key_kind, key_text, total, ven
 from sensor.events.flows import end_run, has_open_flows, pass_time, track_packets
 from sensor.events.tables import NO_DEADLINE, EventTables, Total, new_event_tables
 from sensor.events.types import EVENT_DTYPE, ROWS, TEXT, EventColumns, new_event_columns
-from sensor.model.channel import Channel
+from sensor.model.channel import START_NS, Channel
 from sensor.model.evidence import EvidenceTable, alarm_threshold
 from sensor.model.score import MonotoneIndex
 from sensor.native import arrays_of
 from sensor.notation import eve_time, mac_text
 from sensor.state.checkpoint import EVIDENCE, Snapshot
+from sensor.state.weeks import Peaks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
@@ -108,6 +109,9 @@ class Pipeline:
         self._n_bytes = 0
         self._first_ns = NEVER_NS
         self._last_ns = -1
+        self.started_ns = (
+            NEVER_NS  # packet time of the first event; of a run that goes on from another, long ago
+        )
 
         self._channels = _open_channels(config, artifact)
         self._evidence = self._channels[0].evidence
@@ -132,11 +136,10 @@ class Pipeline:
         self._config = config
         index, *trained = self._channels
         new_index, *new_trained = _open_channels(config, artifact)
-        is_same = bool(trained and new_trained) and trained[0].model is new_trained[0].model
-        if is_same:
+        before, self._models = self._models, _model_ids((new_index, *new_trained), artifact)
+        if self._models == before and trained:
             new_trained = [new_trained[0]._replace(evidence=trained[0].evidence)]
         self._channels = (new_index._replace(evidence=index.evidence), *new_trained)
-        self._models = _model_ids(self._channels, artifact)
         self._lifecycle.reconfigure(self._devices, self._channels)
 
     def feed(self, batch: FrameBatch) -> None:
@@ -209,6 +212,8 @@ class Pipeline:
         if self._on_events is not None:
             self._on_events(events, text)
         first, n = 0, len(events)
+        if self.started_ns == NEVER_NS and n > 0:
+            self.started_ns = int(events[0]["ts_ns"])
         while first < n:
             first = observe_events(events, first, n, text, self._devices)
             self._do_what_is_due()
@@ -245,23 +250,33 @@ class Pipeline:
 
     def _judge_rows(self, rows: NDArray[np.int64], now_ns: int) -> None:
         t = self._devices
-        n = len(rows)
-        features = self._features[:n]
-        compute_features(t, rows, n, now_ns, features)
-        is_forced = has_new_evidence(t.devices, rows)
+        features = self._features[: len(rows)]
+        compute_features(t, rows, len(rows), now_ns, features)
         serials = t.devices["serial"][rows]
-        # A hard rule makes a step at once: the channels step together.
-        stepped = np.zeros(n, dtype=np.bool_)
-        verdicts = []
-        for channel in self._channels:
-            verdicts.append(channel.model.judge(features))
-            stepped = channel.evidence.step(rows, serials, verdicts[-1], is_forced | stepped, now_ns)
-        note_judged(t.devices, rows[stepped], now_ns)
+        index, *others = self._channels
+        verdict = index.model.judge(features)
+        # A hard rule makes a step at once, of all channels: they step together.
+        stepped = index.evidence.step(rows, serials, verdict, has_new_evidence(t.devices, rows), now_ns)
         t.devices["is_dirty"][rows] = 0
+        if not stepped.all():
+            if not stepped.any():
+                return
+            rows, serials, features, verdict = (
+                rows[stepped],
+                serials[stepped],
+                features[stepped],
+                verdict.of(stepped),
+            )
+        verdicts = [verdict]
+        for channel in others:
+            verdicts.append(channel.model.judge(features))
+            channel.evidence.step(rows, serials, verdicts[-1], np.ones(len(rows), dtype=np.bool_), now_ns)
+        note_judged(t.devices, rows, now_ns)
         if self._on_step is not None:
-            self._on_step(self._steps(rows[stepped], features[stepped], now_ns))
+            self._on_step(self._steps(rows, features, now_ns))
             return
-        self._lifecycle.take(rows, features, verdicts, stepped, now_ns)
+        is_start = now_ns - self.started_ns < START_NS
+        self._lifecycle.take(rows, features, verdicts, now_ns, is_start=is_start)
 
     def _steps(self, rows: NDArray[np.int64], features: NDArray[np.float64], now_ns: int) -> Steps:
         t = self._devices
@@ -329,6 +344,7 @@ class Pipeline:
             if f"{name}.rows" in arrays:
                 channel.evidence.load(arrays[f"{name}.rows"], arrays[f"{name}.values"])
         self._lifecycle.resume(snapshot.cases, arrays["reviewed"])
+        self.started_ns = -START_NS
         if self._on_window is not None:
             self._window_end_ns = int(arrays["window_end_ns"][0])
         self._counted_at = None
@@ -389,6 +405,21 @@ class Pipeline:
         operators = features[:, Feature.OPERATORS25_24H] + features[:, Feature.SUBMISSION_OPERATORS_24H]
         columns["operators_24h"] = [round(float(value)) for value in operators]
         return columns
+
+    def take_peaks(self, rows: NDArray[np.int64]) -> Peaks | None:
+        """Return the most evidence against the devices in ``rows`` since they were asked for last.
+
+        None without a trained model, which alone has thresholds that a site may calibrate, and when watching has just
+        begun, since other thresholds hold then.
+        """
+        t = self._devices
+        serials = t.devices["serial"][rows]
+        index, *trained = (channel.evidence.take_peaks(rows, serials) for channel in self._channels)
+        now_ns = int(t.clock[0]["now_ns"])
+        if not trained or now_ns - self.started_ns < START_NS:
+            return None
+        keys = [key_text(t, int(row)) for row in rows]
+        return Peaks(now_ns, self._models[self._channels[-1].name], keys, index.tolist(), trained[0].tolist())
 
     def _count_devices(self) -> int:
         """Return how many rows of the device table are in use; it is looked through only where that may have changed.
@@ -478,19 +509,27 @@ def _open_channels(config: Config, artifact: Artifact | None) -> tuple[Channel, 
     """Return the index and the rules, and the trained model if there is one."""
     n, budget = config.tables.devices, config.budget.false_alarms_per_device_year
     if artifact is None:
-        return (Channel("index", MonotoneIndex(), EvidenceTable(n), alarm_threshold(budget)),)
-    of_index, of_model = artifact.thresholds(budget)
-    index = Channel("index", MonotoneIndex(), EvidenceTable(n), of_index)
-    return index, Channel("model", artifact.model, EvidenceTable(n), of_model)
+        factory = alarm_threshold(budget)
+        return (Channel("index", MonotoneIndex(), EvidenceTable(n), factory, factory),)
+    (of_index, of_model), (start_index, start_model) = (
+        artifact.thresholds(budget),
+        artifact.start_thresholds(budget),
+    )
+    index = Channel("index", MonotoneIndex(), EvidenceTable(n), of_index, start_index)
+    return index, Channel("model", artifact.model, EvidenceTable(n), of_model, start_model)
 
 
 def _model_ids(channels: Sequence[Channel], artifact: Artifact | None) -> dict[str, str]:
-    """Tell by channel whose evidence it has: a model that was fitted anew under its old name is another one."""
-    digest = "" if artifact is None else f" {artifact.manifest.arrays_sha256}"
-    return {
-        channel.name: channel.model.name + (digest if channel is not channels[0] else "")
-        for channel in channels
-    }
+    """Tell by channel whose evidence it has."""
+    ids = {channel.name: channel.model.name for channel in channels}
+    if artifact is not None:
+        ids[channels[-1].name] = model_id(artifact)
+    return ids
+
+
+def model_id(artifact: Artifact) -> str:
+    """Return what tells a model's evidence from others': fitted anew under its old name it is another one."""
+    return f"{artifact.manifest.name} {artifact.manifest.arrays_sha256}"
 
 
 def _event_tables(config: Config) -> EventTables:

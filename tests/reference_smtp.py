@@ -350,6 +350,8 @@ class Dialogue:
     def lose_client(self, n: int) -> None:
         """``n`` bytes of the client's are missing: content goes on, all else waits for the next reply."""
         self._client_line.clear()
+        if self.client_mode == "data":
+            self._size += n
         if self.client_mode in ("data pending", "data"):
             self._content_line[:] = b"?"
         elif self.client_mode == "chunk" and n <= self._chunk_left:

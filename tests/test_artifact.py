@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from sensor.model.artifact import (
     MANIFEST,
     Artifact,
     Manifest,
+    StartThreshold,
     Threshold,
     read_artifact,
     schema_digest,
@@ -43,6 +45,7 @@ MODEL = Artifact(
         training_data=[],
         parameters={},
         thresholds=THRESHOLDS,
+        start=StartThreshold(one_in=200, evidence=5.0, index_evidence=4.0, captures=400),
     ),
     STUMP,
 )
@@ -105,7 +108,12 @@ NAMES = [info.name for info in FEATURES]
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"format": 2}, "is of format 2"),
+        ({"format": 1}, "is of format 1"),
+        (
+            {"start": {"one_in": 200, "evidence": -1.0, "index_evidence": 4.0, "captures": 400}},
+            "is no manifest",
+        ),
+        ({"start": {"one_in": 200, "evidence": 1e999, "index_evidence": 4.0, "captures": 400}}, "manifest"),
         ({"features": NAMES[1:]}, "other features: 0 unknown, 1 missing"),
         ({"features": [*NAMES[1:], "moon_phase"]}, "1 unknown, 1 missing"),
         ({"features": [*NAMES[1:], NAMES[0]]}, "another order or meaning"),
@@ -170,3 +178,13 @@ def test_other_arrays_are_refused_though_the_digest_is_theirs(tmp_path, kind):
 )
 def test_a_budget_gets_the_next_stricter_threshold_or_the_strictest(budget, evidence, attained):
     assert (MODEL.thresholds(budget), MODEL.attained(budget)) == ((evidence / 2, evidence), attained)
+
+
+@pytest.mark.parametrize(("budget", "start"), [(1.0, (1.5, 3.0)), (0.2, (4.0, 5.0)), (0.01, (4.0, 5.0))])
+def test_thresholds_for_the_start_are_never_the_higher_ones(budget, start):
+    assert MODEL.start_thresholds(budget) == start
+
+
+def test_a_model_may_have_none_for_the_start():
+    without = Artifact(msgspec.structs.replace(MODEL.manifest, start=None), STUMP)
+    assert without.start_thresholds(0.2) == without.thresholds(0.2)

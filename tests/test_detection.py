@@ -315,8 +315,19 @@ def test_a_proxy_is_named_though_all_is_encrypted_and_no_look_up_is_seen(port: i
     outcome = run_world(world)
     alert = outcome.started()[CAMERA.key]
     assert alert.cause == "mail-proxy"
+    assert alert.channel == "rule:proxy"
     assert "relay_symmetry" in {reason.feature for reason in alert.reasons}
-    assert alert.counts.smtp_connections <= 55
+    assert alert.counts.smtp_connections <= 6
+
+
+def test_a_proxy_for_five_mails_a_day_is_named_within_the_day() -> None:
+    world = blind()
+    for n in range(5):
+        t = 30.0 + n * 4 * HOUR
+        world.mail(
+            t, CAMERA, outside4(n % 4), controller=CONTROLLER, fate=Fate.TLS, body_bytes=3000, port=587
+        )
+    assert run_world(world).started()[CAMERA.key].channel == "rule:proxy"
 
 
 def test_the_same_mails_without_a_controller_are_no_proxys() -> None:
@@ -565,7 +576,15 @@ def all_kinds_of_alerts() -> list[Alert]:
             world = office(link_type=link_type)
             flood.add_to(world, host)
             found += run_world(world).alerts
-    return found
+    return found + run_world(banned_everywhere()).alerts
+
+
+def banned_everywhere() -> World:
+    """A camera that every server turns away, twenty times an hour: suspicious, and no more to the index alone."""
+    world = office()
+    for n in range(60):
+        world.mail(30.0 + n * 3 * MINUTE, CAMERA, outside4(100 + 50 * (n % 6)), fate=Fate.BANNED)
+    return world
 
 
 def test_every_alert_is_as_the_schema_says() -> None:

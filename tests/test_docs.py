@@ -28,9 +28,11 @@ from sensor.devices.roles import Role
 from sensor.events.types import EventFlag, EventKind, Fate
 from sensor.model.evidence import (
     CAP,
-    MAX_STEP_DOWN,
-    MAX_STEP_UP,
+    MEMORY_NS,
     MIN_THRESHOLD,
+    MOST_AGAINST,
+    MOST_FOR,
+    MOST_RISE,
     RULE_EVIDENCE,
     SLACK,
     THRESHOLD_AT_ONE,
@@ -130,8 +132,10 @@ def test_every_term_and_role_and_rule_is_documented() -> None:
 
 def test_the_threshold_is_the_documented_one() -> None:
     assert f"`{THRESHOLD_AT_ONE:g} - ln(B)`, at least {MIN_THRESHOLD:g}" in DETECTION
-    assert f"clip(score - {SLACK:g}, -{MAX_STEP_DOWN:g}, +{MAX_STEP_UP:g})), {CAP:g})" in DETECTION
-    assert f"sets it to at least {RULE_EVIDENCE:g}" in DETECTION
+    assert f"said = clip(score - {SLACK:g}, -{MOST_AGAINST:g}, +{MOST_FOR:g})" in DETECTION
+    assert f"evidence = min(max(carried + said, 0), evidence before + {MOST_RISE:g}, {CAP:g})" in DETECTION
+    assert f"memory = {MEMORY_NS / 3600e9:g} h" in DETECTION
+    assert f"makes it at least {RULE_EVIDENCE:g}" in DETECTION
     assert f"It starts at {BIAS:g}" in DETECTION
 
 

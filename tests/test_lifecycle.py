@@ -64,7 +64,7 @@ class Run:
         self.evidence = EvidenceTable(self.tables.devices.size)
         self.alerts: list[Alert] = []
         self.lifecycle = Lifecycle(
-            self.tables, [Channel("index", MODEL, self.evidence, THRESHOLD)], self.alerts.append
+            self.tables, [Channel("index", MODEL, self.evidence, THRESHOLD, THRESHOLD)], self.alerts.append
         )
         if tables is None:
             observe(self.tables, spam(n_spam))
@@ -76,7 +76,6 @@ class Run:
         *,
         mac: int = CAMERA_MAC,
         rule: int | None = None,
-        stepped: bool = True,
         **changed: float,
     ) -> list[Alert]:
         """Judge one device with this much evidence; returns what came of it."""
@@ -91,7 +90,7 @@ class Run:
         self.evidence.evidence[row] = evidence
         self.evidence.onset_ns[row] = START_NS
         before = len(self.alerts)
-        self.lifecycle.take(np.array([row]), features, [verdicts], np.array([stepped]), now_ns)
+        self.lifecycle.take(np.array([row]), features, [verdicts], now_ns)
         return self.alerts[before:]
 
     def end_quiet(self, at_s: float) -> list[Alert]:
@@ -118,12 +117,6 @@ def test_below_the_review_share_nothing_is_said():
     run = Run()
     assert run.judge(REVIEW_SHARE * THRESHOLD - 0.01, 30) == []
     assert states(run.judge(REVIEW_SHARE * THRESHOLD, 31)) == [("review", "started")]
-
-
-def test_without_a_step_nothing_is_said():
-    run = Run()
-    assert run.judge(60.0, 30, stepped=False) == []
-    assert run.lifecycle.next_end_ns == NEVER_NS
 
 
 def test_a_device_is_reviewed_once():
@@ -298,7 +291,7 @@ def test_records_are_valid_whatever_is_judged(evidence, has_dns, rule, seed):
     verdicts.rules[:] = rule
     run.evidence.evidence[row] = evidence
     run.evidence.onset_ns[row] = START_NS
-    run.lifecycle.take(np.array([row]), features, [verdicts], np.array([True]), START_NS + 20 * SECOND_NS)
+    run.lifecycle.take(np.array([row]), features, [verdicts], START_NS + 20 * SECOND_NS)
     (alert,) = run.alerts
     VALIDATOR.validate(msgspec.json.decode(msgspec.json.encode(alert)))
     assert (alert.event_type == "alert") == (evidence >= THRESHOLD)
@@ -378,5 +371,5 @@ def test_verdicts_on_nothing_say_nothing():
     run = Run()
     nothing = np.zeros(0, dtype=np.int64)
     empty = Verdicts(np.zeros(0), np.zeros((0, 1)), nothing, nothing)
-    run.lifecycle.take(nothing, np.zeros((0, N_FEATURES)), [empty], np.zeros(0, dtype=bool), START_NS)
+    run.lifecycle.take(nothing, np.zeros((0, N_FEATURES)), [empty], START_NS)
     assert run.alerts == []

@@ -199,7 +199,11 @@ def test_another_model_starts_without_evidence_and_is_named() -> None:
     assert run.pipeline.stats()["model"] == "monotone-index-1 + stump"
     assert [float(channel.evidence.evidence[3]) for channel in run.pipeline._channels] == [4.0, 0.0]
     run.pipeline._channels[1].evidence.evidence[3] = 9.0
-    run.pipeline.reconfigure(small(), Artifact(MODEL.manifest, MODEL.trees))
+    calibrated = msgspec.structs.replace(MODEL.manifest, thresholds=MODEL.manifest.thresholds[:1])
+    run.pipeline.reconfigure(small(), Artifact(calibrated, MODEL.trees))
+    assert float(run.pipeline._channels[1].evidence.evidence[3]) == 9.0  # the same trees
+    fitted_anew = msgspec.structs.replace(MODEL.manifest, arrays_sha256="of others")
+    run.pipeline.reconfigure(small(), Artifact(fitted_anew, MODEL.trees))
     assert float(run.pipeline._channels[1].evidence.evidence[3]) == 0.0
     run.pipeline.reconfigure(small(), None)
     assert run.thresholds() == [alarm_threshold(0.05)]

@@ -16,6 +16,9 @@ from sensor.model.score import (
     LISTED_REPLIES,
     MX_DESTINATIONS,
     MX_PER_HOUR,
+    PROXY_CONNECTIONS,
+    PROXY_OPERATORS,
+    PROXY_SYMMETRY,
     REFUSED_OFTEN,
     SPRAY_FAILURES,
     SPRAY_OPERATORS,
@@ -166,6 +169,11 @@ LISTED = {
     F.OPERATORS25_24H: LISTED_OPERATORS,
     F.ACCEPTED_SHARE: ACCEPTED_SELDOM,
 }
+PROXY = {
+    F.RELAY_SYMMETRY: PROXY_SYMMETRY,
+    F.SUBMISSION_24H: PROXY_CONNECTIONS,
+    F.SUBMISSION_OPERATORS_24H: PROXY_OPERATORS,
+}
 SERVER = {F.KNOWN_SERVER: 1}
 
 
@@ -182,7 +190,13 @@ def rule_of(*parts: dict[Feature, float], **changes: float) -> str | None:
 
 @pytest.mark.parametrize(
     ("parts", "expected"),
-    [((FLOOD,), "flood"), ((MX,), "mx-lookups"), ((SPRAY,), "login-spray"), ((LISTED,), "blocklisted")],
+    [
+        ((FLOOD,), "flood"),
+        ((MX,), "mx-lookups"),
+        ((SPRAY,), "login-spray"),
+        ((LISTED,), "blocklisted"),
+        ((PROXY,), "proxy"),
+    ],
 )
 def test_a_rule_holds_at_its_thresholds_and_not_below(parts, expected):
     assert rule_of(*parts) == expected
@@ -197,6 +211,8 @@ def test_a_rule_holds_at_its_thresholds_and_not_below(parts, expected):
         ((FLOOD, SERVER), None),
         ((MX, SERVER), None),
         ((SPRAY, SERVER), "login-spray"),
+        ((PROXY, SERVER), None),
+        ((PROXY, LISTED), "blocklisted"),
         ((LISTED, SERVER), None),
         ((LISTED, SERVER, {F.REJECT_SHARE: REFUSED_OFTEN}), "blocklisted"),
         ((LISTED, SERVER, {F.ACCEPTED_SHARE: ACCEPTED_SELDOM - 0.01}), "blocklisted"),

@@ -35,6 +35,7 @@ from device_events import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from receivers import wait_until
+from test_artifact import MODEL
 from test_features import STEPS, add
 from test_lifecycle import spam
 from test_watch import FLOOD, Net, net, refusal, shared_directory, unprivileged_threads, watching  # noqa: F401 - fixtures
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sensor.alerts.record import Alert
+    from sensor.model.artifact import Artifact
 
 SMALL = Config(tables=Tables(devices=256, dns_answers=256))
 CAMERA_KEY = "44:19:b6:0a:0b:0c"
@@ -406,12 +408,14 @@ def test_a_directory_is_made_for_the_user(tmp_path: Path) -> None:
 class Kept:
     """A run that keeps its state in a directory; what it says is in ``news`` and ``problems``."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, artifact: Artifact | None = None) -> None:
         self.news: list[str] = []
         self.problems: list[str] = []
         self.alerts: list[Alert] = []
         self.keeper = Keeper(directory, on_news=self.news.append, on_problem=self.problems.append)
-        self.pipeline, self.reminded = self.keeper.resume(lambda: Pipeline(SMALL, on_alert=self._on_alert))
+        self.pipeline, self.reminded = self.keeper.resume(
+            lambda: Pipeline(SMALL, on_alert=self._on_alert, artifact=artifact)
+        )
         self.keeper.look_after(self.pipeline)
 
     def _on_alert(self, alert: Alert) -> None:
@@ -447,6 +451,42 @@ def test_a_run_goes_on_from_the_one_before(tmp_path: Path) -> None:
     assert after.pipeline.device_table() == table
     after.keeper.close()
     assert before.problems == after.problems == []
+
+
+def test_what_a_device_was_like_in_a_week_is_kept(tmp_path: Path) -> None:
+    before = Kept(tmp_path, MODEL)
+    before.take(recent_spam())
+    before.keeper.finish(before.pipeline)
+    assert weeks_of(tmp_path) == []  # of the first hours, in which other thresholds hold
+    for later_s in (60, 120):  # of a run that goes on: a minute each, and one more at its end
+        run = Kept(tmp_path, MODEL)
+        run.take(spam(40, at_s=time.time() + later_s - START_NS / SECOND_NS))
+        run.next_minute()
+        most = [float(channel.evidence.evidence.max()) for channel in run.pipeline._channels]
+        run.keeper.finish(run.pipeline)
+    rows = weeks_of(tmp_path)
+    assert {row[0] for row in rows} == set(run.pipeline.device_table()["device"])
+    assert {row[1] for row in rows} == {run.pipeline.snapshot().models["model"]}
+    assert all(row[2] >= 2 for row in rows)
+    assert max(row[3] for row in rows) >= most[0] > 0
+    assert max(row[4] for row in rows) >= most[1] > 0
+
+
+def weeks_of(directory: Path) -> list[Any]:
+    with contextlib.closing(sqlite3.connect(directory / DATABASE)) as connection:
+        return connection.execute(
+            "SELECT device, model, minutes, index_peak, model_peak FROM weeks"
+        ).fetchall()
+
+
+def test_a_database_without_weeks_gets_them(tmp_path: Path) -> None:
+    Kept(tmp_path).keeper.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as connection:
+        connection.execute("DROP TABLE weeks")
+    run = Kept(tmp_path)
+    run.keeper.close()
+    assert run.news == run.problems == []
+    assert weeks_of(tmp_path) == []
 
 
 def test_an_alert_is_in_a_checkpoint_and_the_database_soon(tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ _RULE_FEATURES: dict[str, tuple[Feature, ...]] = {
     "mx-lookups": (Feature.MX_1H,),
     "login-spray": (Feature.AUTH_FAILED_OPERATORS, Feature.AUTH_FAILED_24H),
     "blocklisted": (Feature.BLOCKLISTED_24H,),
+    "proxy": (Feature.RELAY_SYMMETRY,),
 }
 
 _ADVICE: dict[Cause, str] = {

@@ -46,6 +46,8 @@ CRITICAL_PER_HOUR: Final = 1000
 BLOCKED_ATTEMPTS: Final = 5
 #: A rule that holds where the index sees nothing is believed to this degree.
 RULE_ALONE_CONFIDENCE: Final = 0.85
+#: Nothing is certain.
+MOST_CONFIDENCE: Final = 0.99
 _TCP: Final = 6
 _SEVERITIES: Final[tuple[Severity, ...]] = ("low", "medium", "high", "critical")
 
@@ -99,13 +101,17 @@ class Lifecycle:
         rows: NDArray[np.int64],
         features: NDArray[np.float64],
         verdicts: Sequence[Verdicts],
-        stepped: NDArray[np.bool_],
         now_ns: int,
+        *,
+        is_start: bool = False,
     ) -> None:
-        """Take each channel's verdicts on ``rows``, i8[n], that have just made a step where ``stepped``."""
-        loudest, ratio = weigh(self._channels, rows, verdicts)
+        """Take each channel's verdicts on ``rows``, i8[n], that have just made a step.
+
+        ``is_start``: whether watching has just begun.
+        """
+        loudest, ratio = weigh(self._channels, rows, verdicts, is_start=is_start)
         serials = self._tables.devices["serial"][rows]
-        for i in (stepped & (ratio >= REVIEW_SHARE)).nonzero()[0].tolist():
+        for i in (ratio >= REVIEW_SHARE).nonzero()[0].tolist():
             row, serial = int(rows[i]), int(serials[i])
             case = self._open.get(row)
             if case is not None and case.serial != serial:
@@ -323,7 +329,7 @@ def _confidence(ratio: float, logit: float, completeness: Completeness) -> float
 
     ``ratio``: of the evidence to the threshold.
     """
-    confidence = 1.0 - 0.2 * math.exp(1.0 - ratio) if ratio >= 1.0 else 0.8 * ratio
+    confidence = min(1.0 - 0.2 * math.exp(1.0 - ratio), MOST_CONFIDENCE) if ratio >= 1.0 else 0.8 * ratio
     if logit < 0.0:
         confidence = min(confidence, RULE_ALONE_CONFIDENCE)
     if not completeness.dns_seen:

@@ -24,7 +24,7 @@ N_WATCHED = 4096
 _MASK = N_WATCHED - 1
 
 #: How often a request of an address is looked at: a device's programs are few, and its requests many.
-REQUEST_NS = 600 * 1_000_000_000
+REQUEST_NS = 5 * 1_000_000_000
 
 WATCH_DTYPE = np.dtype(
     [

@@ -426,6 +426,16 @@ def emit_server_name(
         append_lower_text(out, event, data, first, last)
 
 
+@inner
+def counts_under_tls(tables: EventTables, row: int) -> bool:
+    """Tell whether what the client sends under TLS now can be mail.
+
+    The first flight is the ClientHello, which says nothing about mail and is large in recent stacks. Where the server
+    is not seen to answer it, its length was taken off beforehand.
+    """
+    return bool(tables.flows[row]["tls_resp_bytes"] > 0 or tables.sides[2 * row + RESP]["packets"] == 0)
+
+
 @spliced
 def read_client(
     tables: EventTables, row: int, ts_ns: int, data: Bytes, pos: int, end: int, cut: bool, out: EventColumns
@@ -443,9 +453,7 @@ def read_client(
             flow["flags"] = flow["flags"] | _FLAG_TLS
             emit_server_name(tables, flow, ts_ns, data, pos, end, out)
         if mode == _CLIENT_TLS:
-            # The first flight is the ClientHello, which says nothing about mail and is large in recent
-            # stacks. Where the server is not seen to answer it, its length was taken off beforehand.
-            if flow["tls_resp_bytes"] > 0 or tables.sides[2 * row + RESP]["packets"] == 0:
+            if counts_under_tls(tables, row):
                 flow["tls_orig_bytes"] = flow["tls_orig_bytes"] + (end - pos)
             return
         if mode == _CLIENT_OPAQUE:
@@ -545,11 +553,23 @@ def skip_chunk_bytes(flow: Any, n: int) -> bool:
 
 
 @inner
-def lose_rest(flow: Any, n: int, has_some: bool) -> None:
+def count_unread(tables: EventTables, row: int, n: int) -> None:
+    """Count ``n`` bytes of the client that were not captured to what they are part of: TCP's numbers tell how many."""
+    flow = tables.flows[row]
+    if flow["client_mode"] == _CLIENT_TLS and counts_under_tls(tables, row):
+        flow["tls_orig_bytes"] = flow["tls_orig_bytes"] + n
+    elif flow["client_mode"] == _DATA:
+        flow["message_bytes"] = flow["message_bytes"] + n
+
+
+@inner
+def lose_rest(tables: EventTables, row: int, n: int, has_some: bool) -> None:
     """Account for ``n`` bytes that the snap length cut off the client's segment; ``has_some`` of it was captured.
 
     Of lines in lock-step, each in its segment, the part that is here tells enough. A chunk may begin in what is not.
     """
+    flow = tables.flows[row]
+    count_unread(tables, row, n)
     if skip_chunk_bytes(flow, n):
         return
     if flow["client_mode"] == _CHUNK or (
@@ -584,6 +604,7 @@ def lose_bytes(
     release_line(tables, side)
     flow["flags"] = flow["flags"] | _FLAG_GAP
     if direction == ORIG:
+        count_unread(tables, row, n)
         if skip_chunk_bytes(flow, n):
             return
         if flow["client_mode"] in (_DATA_PENDING, _DATA):

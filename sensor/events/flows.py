@@ -62,10 +62,10 @@ SWEEP_SLICES = 8
 _SECOND_NS = 1_000_000_000
 #: A reported flow's row stays this long, so that its last segments do not look like a new flow.
 LINGER_NS = 15 * _SECOND_NS
-#: Client bytes under TLS, after the ClientHello, from which on a message is inferred: key exchange and EHLO,
-#: AUTH, MAIL, RCPT, DATA stay below, the smallest message with its header does not (Schatzmann 2009: outcome
-#: from flow sizes).
-TLS_MESSAGE_BYTES = 1000
+#: Client bytes under TLS, after the ClientHello, from which on a message is inferred (Schatzmann 2009: outcome
+#: from flow sizes). Key exchange, EHLO, three attempts to log in and QUIT make up to 450; those, MAIL, RCPT, DATA
+#: and the few lines of a device's notice make 650 and more.
+TLS_MESSAGE_BYTES = 600
 #: A leap of packet time worth counting: the mirror was off, or the capture was stopped.
 PAUSE_NS = 3600 * _SECOND_NS
 #: How far ahead of the expected byte a segment may lie and still be held: more is a lost part of the capture.
@@ -625,7 +625,7 @@ def read_ready(
             if flow["service"] == _DNS:
                 side["line_slot"] = SKIP_LINE
             elif direction == ORIG:
-                lose_rest(flow, n_unseen, start < end)
+                lose_rest(tables, row, n_unseen, start < end)
             else:
                 lose_replies(flow)
 

@@ -26,7 +26,7 @@ from sensor.model.trees import Trees, find_fault
 from sensor.notation import visible
 from sensor.outputs import OutputFile
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 ARRAYS: Final = "model.npz"
 MANIFEST: Final = "manifest.json"
 #: Far above any model that `train` writes (a few hundred kilobytes): what is larger is not read.
@@ -47,6 +47,25 @@ class Threshold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     device_weeks: Annotated[int, Meta(ge=1)]
 
 
+class StartThreshold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Evidence that a harmless device reaches in one of ``one_in`` captures at most: measured on ``captures``.
+
+    For the first hours of watching (model/channel.py), as Threshold is for all that follows.
+    """
+
+    one_in: Annotated[int, Meta(ge=1)]
+    evidence: Positive
+    index_evidence: Positive
+    captures: Annotated[int, Meta(ge=1)]
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What thresholds were calibrated on at a site: ``device_weeks`` of its harmless devices, until ``until``."""
+
+    device_weeks: Annotated[int, Meta(ge=1)]
+    until: str
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a model is. What it was measured to be worth lies beside it, in evaluation.json."""
 
@@ -60,6 +79,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     training_data: list[dict[str, Any]]
     parameters: dict[str, Any]
     thresholds: Annotated[list[Threshold], Meta(min_length=1)]
+    start: StartThreshold | None
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +102,14 @@ class Artifact:
         """
         calibrated = self._calibrated(budget)
         return calibrated.index_evidence, calibrated.evidence
+
+    def start_thresholds(self, budget: float) -> tuple[float, float]:
+        """Return the same for the first hours of watching; never more than ``thresholds``."""
+        index, model = self.thresholds(budget)
+        start = self.manifest.start
+        if start is None:
+            return index, model
+        return min(index, start.index_evidence), min(model, start.evidence)
 
     def attained(self, budget: float) -> float:
         """Return the budget that ``thresholds`` are for: less than what was calibrated cannot be promised."""
@@ -157,9 +186,11 @@ def _manifest_fault(manifest: Manifest) -> str | None:
             )
             + "; train it anew with this version"
         )
-    for threshold in manifest.thresholds:
-        if not all(map(math.isfinite, (threshold.evidence, threshold.index_evidence, threshold.budget))):
-            return "has a threshold that is not a number"
+    numbers = [n for t in manifest.thresholds for n in (t.evidence, t.index_evidence, t.budget)]
+    if manifest.start is not None:
+        numbers += [manifest.start.evidence, manifest.start.index_evidence]
+    if not all(map(math.isfinite, numbers)):
+        return "has a threshold that is not a number"
     return None
 
 

@@ -38,6 +38,10 @@ class Verdicts:
     rules: NDArray[np.int64]
     roles: NDArray[np.int64]
 
+    def of(self, chosen: NDArray[np.bool_]) -> Verdicts:
+        """Return those of some devices."""
+        return Verdicts(self.logit[chosen], self.terms[chosen], self.rules[chosen], self.roles[chosen])
+
 
 class Model(Protocol):
     """What the pipeline asks of a model."""
@@ -65,6 +69,10 @@ LISTED_OPERATORS: Final = 3
 MX_DESTINATIONS: Final = 4
 REFUSED_OFTEN: Final = 0.15
 ACCEPTED_SELDOM: Final = 0.5
+#: Who passes on, byte by byte, what one peer outside says to mail servers of several operators is that peer's proxy.
+PROXY_SYMMETRY: Final = 0.7
+PROXY_CONNECTIONS: Final = 5
+PROXY_OPERATORS: Final = 3
 #: Every list has addresses that are gone: refusals up to this share say nothing.
 USUAL_REFUSALS: Final = 0.05
 #: What is not known to be looked up excuses only by half.
@@ -73,8 +81,8 @@ UNSEEN_LOOKUPS: Final = 0.5
 BIAS: Final = -3.0
 
 _MAIL_SERVER, _NEW_MAIL_SERVER = int(Role.MAIL_SERVER), int(Role.NEW_MAIL_SERVER)
-RULES: Final = ("flood", "mx-lookups", "login-spray", "blocklisted")
-_FLOOD, _MX_LOOKUPS, _LOGIN_SPRAY, _BLOCKLISTED = range(4)
+RULES: Final = ("flood", "mx-lookups", "login-spray", "blocklisted", "proxy")
+_FLOOD, _MX_LOOKUPS, _LOGIN_SPRAY, _BLOCKLISTED, _PROXY = range(5)
 #: The feature behind each term of the index, by which it is explained, in the order of ``fill_terms``.
 TERM_FEATURES: Final = (
     Feature.OPERATORS25_24H,
@@ -201,6 +209,14 @@ def find_rule(f: Floats, is_server: bool) -> int:
         and f[Feature.OPERATORS25_24H] >= LISTED_OPERATORS
     ):
         return _BLOCKLISTED
+    # A mail server is handed mail by a peer and hands it on: that is its work.
+    if (
+        not is_server
+        and f[Feature.RELAY_SYMMETRY] >= PROXY_SYMMETRY
+        and f[Feature.SMTP25_24H] + f[Feature.SUBMISSION_24H] >= PROXY_CONNECTIONS
+        and max(f[Feature.OPERATORS25_24H], f[Feature.SUBMISSION_OPERATORS_24H]) >= PROXY_OPERATORS
+    ):
+        return _PROXY
     return -1
 
 

@@ -14,7 +14,7 @@ from sensor.simulate.life import CACHE_S, DAY_S, HOUR_S, Dns, Life, Rhythm, shar
 from sensor.simulate.sessions import Outcome, What
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,6 +24,17 @@ if TYPE_CHECKING:
     Kind = Callable[[Life], None]
 
 _SUBMISSION_PORTS = (587, 465, 587)
+# M: mail programs greet with the computer's name or its address as a literal, devices with their model's name or the
+# address; a mail server's name is configured. The words that infected devices say are among these, too.
+_PC_NAMES = (
+    b"localhost",
+    b"user-pc",
+    b"DESKTOP-4F2K9",
+    b"WIN-7C1A",
+    b"smtpclient.apple",
+    b"localhost.localdomain",
+)
+_DEVICE_NAMES = (b"IPCamera", b"localhost", b"printer", b"NPI3C4D5E", b"nas", b"localhost.localdomain")
 
 
 def _own_relay(life: Life) -> int:
@@ -35,6 +46,21 @@ def _own_relay(life: Life) -> int:
 
 def _port(life: Life) -> int:
     return int(life.rng.choice(_SUBMISSION_PORTS))
+
+
+def _greet(life: Life, odd: float, words: Sequence[bytes]) -> None:
+    """Choose the EHLO name: with the chance ``odd`` one of ``words`` or the device's address, else its host name."""
+    if not life.chance(odd):
+        life.call_itself()
+    elif life.chance(0.5):
+        life.call_itself(b"[192.168.%d.%d]" % tuple(life.rng.integers(1, 255, 2)))
+    else:
+        life.call_itself(words[int(life.rng.integers(0, len(words)))])
+
+
+def _bytes(life: Life, usual: float) -> float:
+    """Draw the typical size of a device's mails: some only ever send a few lines of text."""
+    return life.draw("text_bytes", span(250, 1500, "M")) if life.chance(0.25) else usual
 
 
 def _hand_over(life: Life, t: Times, *, port: int, tls: float, body: float, goes_wrong: float = 0.01) -> None:
@@ -49,7 +75,12 @@ def _hand_over(life: Life, t: Times, *, port: int, tls: float, body: float, goes
         tls=float(life.chance(tls)),
         login=port != 25,
     )
-    life.send(t, life.relay, port=port, body=life.sizes(n, body), **fates)
+    # M: some have the relay's address typed in, and small resolvers ask once, at the start, and keep the answer.
+    dns = Dns.NONE if life.chance(0.07) else Dns.ADDRESS
+    cache_s = 30 * DAY_S if life.chance(0.15) else CACHE_S
+    life.send(
+        t, life.relay, port=port, dns=dns, cache_s=cache_s, body=life.sizes(n, _bytes(life, body)), **fates
+    )
 
 
 def silent(life: Life) -> None:
@@ -93,7 +124,7 @@ def mailing_list(life: Life) -> None:
     blast = life.whole("blast_mails", span(200, 2000, "M, SCIENCE 3"))
     n_domains = life.whole("blast_domains", span(100, 1000, "M, SCIENCE 3"))
     pool, weights = life.circle(n_domains, life.draw("freemail", share(0.2, 0.5, "M")))
-    life.call_itself()
+    _greet(life, 0.05, _PC_NAMES)
     life.usual_per_day = blast / 7
     starts = np.arange(life.rng.uniform(-7 * DAY_S, 0), life.finish_s, 7 * DAY_S)
     t = life.bursts(starts, np.full(len(starts), blast), gap_s=HOUR_S / blast)
@@ -107,7 +138,7 @@ def mailing_list(life: Life) -> None:
 
 def direct_send_printer(life: Life) -> None:
     """Be an office printer that delivers to its tenant's exchange on port 25, without a login ("direct send")."""
-    life.call_itself()
+    _greet(life, 0.4, _DEVICE_NAMES)
     domain = int(life.rng.integers(life.internet.n_freemail, 400))
     t = life.arrivals(life.draw("scans_per_day", span(3, 60, "M, SCIENCE 3")), Rhythm.OFFICE)
     fates = life.dialogues(
@@ -124,7 +155,7 @@ def direct_send_printer(life: Life) -> None:
 def retry_loop(life: Life) -> None:
     """Be a device whose one server does not answer, since port 25 is blocked: it tries each minute for hours."""
     _own_relay(life)
-    life.call_itself()
+    _greet(life, 0.4, _DEVICE_NAMES)
     starts = life.arrivals(life.draw("loops_per_day", span(0.2, 3, "M")))
     hours = life.draw("hours", span(0.5, 10, "M, SCIENCE 3"))
     each = life.rng.poisson(hours * 60, len(starts))
@@ -205,7 +236,7 @@ def _direct(
         tls=life.draw("tls", share(0.1, 0.9, "M")),
         recipients=3,
     )
-    body = life.sizes(n, life.draw("bytes", span(3_000, 60_000, "M")))
+    body = life.sizes(n, _bytes(life, life.draw("bytes", span(3_000, 60_000, "M"))))
     life.deliver(t, domains, body=body, **fates)
     again, which = t, fates["outcome"] == Outcome.DEFERRED
     domains = domains[which]
@@ -250,7 +281,7 @@ def _take_in(life: Life, t: Times) -> None:
 def camera(life: Life) -> None:
     """Be an IP camera or recorder: bursts of alarm mails to one server."""
     _own_relay(life)
-    life.call_itself(b"IPCamera" if life.chance(0.4) else None)
+    _greet(life, 0.6, _DEVICE_NAMES)
     port = 25 if life.chance(0.4) else _port(life)  # V: port 25 is the default in several manuals (SCIENCE 3)
     starts = life.arrivals(life.draw("alarms_per_day", span(0.1, 8, "M, SCIENCE 3: 0-60 mails")), Rhythm.HOME)
     sizes = (
@@ -279,7 +310,7 @@ def camera(life: Life) -> None:
 def printer(life: Life) -> None:
     """Scan to mail through the office's smarthost, and alerts to two addresses."""
     _own_relay(life)
-    life.call_itself()
+    _greet(life, 0.4, _DEVICE_NAMES)
     port = 25 if life.chance(0.3) else _port(life)
     scans = life.arrivals(life.draw("scans_per_day", span(3, 60, "M, SCIENCE 3")), Rhythm.OFFICE)
     alerts = life.arrivals(life.draw("alerts_per_day", span(0.2, 3, "M, SCIENCE 3")), Rhythm.OFFICE)
@@ -297,7 +328,7 @@ def printer(life: Life) -> None:
 def appliance_reports(life: Life) -> None:
     """NAS, UPS, router: reports at a fixed hour."""
     _own_relay(life)
-    life.call_itself()
+    _greet(life, 0.4, _DEVICE_NAMES)
     port = 25 if life.chance(0.2) else _port(life)
     t = life.daily(life.rng.uniform(0, 24), per_day=int(life.rng.integers(1, 4)))  # M, SCIENCE 3: 0-3
     _hand_over(
@@ -313,7 +344,7 @@ def appliance_reports(life: Life) -> None:
 def backup_reports(life: Life) -> None:
     """Be a backup server: a report after each job, several a night, sometimes for several customers' addresses."""
     _own_relay(life)
-    life.call_itself()
+    _greet(life, 0.4, _PC_NAMES)
     jobs = int(life.whole("jobs", span(2, 25, "M")))
     nights = life.daily(life.rng.uniform(0, 5), jitter_s=600)
     t = life.bursts(nights, np.full(len(nights), jobs), gap_s=life.draw("gap_s", span(5, 900, "M")))
@@ -337,7 +368,7 @@ def phone(life: Life) -> None:
 
 def _person(life: Life, per_day: float, rhythm: Rhythm, accounts: int) -> None:
     _own_relay(life)
-    life.call_itself()
+    _greet(life, 0.7, _PC_NAMES)
     t = life.arrivals(per_day, rhythm)
     n = len(t)
     life.usual_per_day = per_day
@@ -349,13 +380,13 @@ def _person(life: Life, per_day: float, rhythm: Rhythm, accounts: int) -> None:
     fates = life.dialogues(
         n, login_failed=wrong, unanswered=0.005, tls=1.0 if life.chance(0.9) else 0.2, login=True
     )
-    life.send(t, servers, port=_port(life), body=life.sizes(n, 25_000, 1.5), **fates)
+    life.send(t, servers, port=_port(life), body=life.sizes(n, _bytes(life, 25_000), 1.5), **fates)
 
 
 def monitoring(life: Life) -> None:
     """Be a monitoring server: a few mails a day, and a storm when something breaks."""
     _own_relay(life)
-    life.call_itself()
+    _greet(life, 0.2, _PC_NAMES)
     port = 25 if life.chance(0.5) else _port(life)
     calm = life.arrivals(life.draw("mails_per_day", span(2, 15, "M, SCIENCE 3: 6")))
     outages = life.arrivals(life.draw("outages_per_day", span(0.05, 0.4, "M")))
@@ -386,19 +417,19 @@ def vulnerability_scanner(life: Life) -> None:
 def developer(life: Life) -> None:
     """Be a developer's machine: a program under test sends the same mail in a loop to a test provider."""
     _own_relay(life)
-    life.call_itself(b"dev.local" if life.chance(0.5) else None)
+    _greet(life, 0.6, _PC_NAMES)
     runs = life.arrivals(life.draw("runs_per_day", span(0.3, 6, "M")), Rhythm.OFFICE)
     sizes = life.rng.poisson(life.draw("mails_per_run", span(2, 60, "M")), len(runs)) + 1
     t = life.bursts(runs, sizes, gap_s=life.draw("gap_s", span(0.5, 20, "M")))
     wrong = life.ugly("login_failed", share(0, 0.3, "M"))
     fates = life.dialogues(len(t), login_failed=wrong, refused=0.05, tls=float(life.chance(0.5)), login=True)
-    life.send(t, life.relay, port=587, body=life.sizes(len(t), 3_000), **fates)
+    life.send(t, life.relay, port=587, body=life.sizes(len(t), _bytes(life, 3_000)), **fates)
     _person_beside(life)
 
 
 def saas_agent(life: Life) -> None:
     """Be a help-desk or CRM agent: submits for each of its tenants through that tenant's provider."""
-    life.call_itself()
+    _greet(life, 0.3, _PC_NAMES)
     tenants = life.whole("tenants", span(2, 12, "M"))
     servers = life.rng.choice(life.internet.providers, tenants, replace=False)
     t = life.arrivals(life.draw("mails_per_day", span(10, 300, "M")), Rhythm.OFFICE)
@@ -409,7 +440,9 @@ def saas_agent(life: Life) -> None:
     fates = life.dialogues(
         len(t), login_failed=life.ugly("login_failed", share(0, 0.04, "M")), tls=1.0, login=True
     )
-    life.send(t, life.rng.choice(servers, len(t)), port=587, body=life.sizes(len(t), 12_000), **fates)
+    life.send(
+        t, life.rng.choice(servers, len(t)), port=587, body=life.sizes(len(t), _bytes(life, 12_000)), **fates
+    )
 
 
 def nat_home(life: Life) -> None:

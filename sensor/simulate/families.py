@@ -57,7 +57,10 @@ class Craft:
 
 def _spam_sizes(life: Life, n: int) -> Ints:
     """Templates repeat: sizes of one campaign scatter little."""
-    return life.sizes(n, life.draw("bytes", span(1_800, 9_000, "M")), 0.1)
+    typical = (
+        span(300, 1_500, "M") if life.chance(0.2) else span(1_800, 9_000, "M")
+    )  # a line and a link, or a page
+    return life.sizes(n, life.draw("bytes", typical), 0.1)
 
 
 def _operators(life: Life, n: int) -> tuple[Ints, NDArray[np.float64]]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from sensor.simulate.sessions import MAX_RECIPIENTS, SESSION_DTYPE, Outcome, What, pack_shapes
+from sensor.events.flows import TLS_MESSAGE_BYTES
+from sensor.simulate.sessions import MAX_RECIPIENTS, SESSION_DTYPE, TLS_KEY_BYTES, Outcome, What, pack_shapes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -258,8 +259,7 @@ class Life:
             return
         self.has_mail = True
         servers = np.broadcast_to(np.asarray(servers, dtype=np.int64), n)
-        outcome = np.broadcast_to(np.asarray(outcome), n)
-        is_tls = (outcome == Outcome.TLS_MESSAGE) | (outcome == Outcome.TLS_EMPTY)
+        outcome, is_tls, octets = self._under_tls(outcome, body, n)
         port = np.broadcast_to(np.asarray(port), n)
         if dns != Dns.NONE:
             self._look_up(t, servers, domains if dns == Dns.EXCHANGE else None, cache_s, resolver)
@@ -288,12 +288,26 @@ class Life:
         rows["name"] = self.helo if helo is None else helo
         rows["sender"] = self.host.word if sender is None else sender
         rows["other"] = self.internet.domain_word[0] if other is None else other
-        drawn = np.broadcast_to(np.asarray(body, dtype=np.int64), n)
-        small = self.rng.integers(120, 400, n)
-        rows["body"] = np.where(outcome == Outcome.TLS_EMPTY, small, np.maximum(drawn, 1600))
+        rows["body"] = octets
         rows["source"] = source if source < 0 else self._by_family(source)
         rows["half_rtt_ns"] = self._half_rtt_ns(servers, n)
         self._parts.append(rows)
+
+    def _under_tls(self, outcome: Any, body: Any, n: int) -> tuple[Ints, NDArray[np.bool_], Ints]:
+        """Return outcomes, whether TLS hides them, and octets: of the message, or all that the client sends under TLS.
+
+        There the commands count, too: a few hundred octets, which is all of a connection without a message. A message
+        of a few lines makes no more than that, and passes for none.
+        """
+        outcome = np.broadcast_to(np.asarray(outcome), n)
+        is_tls = (outcome == Outcome.TLS_MESSAGE) | (outcome == Outcome.TLS_EMPTY)
+        drawn = np.broadcast_to(np.asarray(body, dtype=np.int64), n)
+        login, transaction = self.rng.integers(120, 400, n), self.rng.integers(150, 300, n)
+        octets = np.where(is_tls, login, drawn) + np.where(
+            outcome == Outcome.TLS_MESSAGE, transaction + drawn, 0
+        )
+        told = np.where(octets + TLS_KEY_BYTES >= TLS_MESSAGE_BYTES, Outcome.TLS_MESSAGE, Outcome.TLS_EMPTY)
+        return np.where(is_tls, told, outcome), is_tls, octets
 
     def receive(self, t: Times, servers: Ints, *, outcome: Any = Outcome.ACCEPTED, body: Any = 4000) -> None:
         """Take mail in from servers outside."""
@@ -301,7 +315,7 @@ class Life:
         if n == 0:
             return
         rows = self._rows(t, n)
-        outcome = np.broadcast_to(np.asarray(outcome), n)
+        outcome, _, octets = self._under_tls(outcome, body, n)
         rows["shape"] = pack_shapes(
             what=What.MAIL, outcome=outcome, accepted=np.where(outcome == Outcome.ACCEPTED, 1, 0)
         )
@@ -312,7 +326,7 @@ class Life:
         rows["name"] = self.internet.endpoints["name"][servers]
         rows["sender"] = rows["name"]
         rows["other"] = self.host.word
-        rows["body"] = np.maximum(np.broadcast_to(np.asarray(body, dtype=np.int64), n), 1600)
+        rows["body"] = octets
         rows["half_rtt_ns"] = self._half_rtt_ns(servers, n)
         self._parts.append(rows)
 
@@ -376,10 +390,19 @@ class Life:
     def _look_up(
         self, t: Times, servers: Ints, domains: Ints | None, cache_s: float, resolver: int | None
     ) -> None:
-        """Look servers up shortly before ``t``, unless that was done lately."""
+        """Look servers up shortly before ``t``, unless that was done lately, perhaps before anybody watched."""
         if self.host.is_blind:
             return
-        bucket = np.maximum(t - _LOOKUP_BEFORE_S, 0) // max(cache_s, 1e-6)
+        since_s = self.rng.random() * cache_s  # how long ago the cache was empty
+        bucket = (t + since_s) // max(cache_s, 1e-6)
+        if self.host.start_s == 0.0:
+            # It has been there before: the more it mails to a server, the likelier it had its address already.
+            _, server, n_mails = np.unique(servers, return_inverse=True, return_counts=True)
+            rate = n_mails / max(self.finish_s - self.begin_s, MINUTE_S)
+            is_known = self.rng.random(len(rate)) < 1 - np.exp(-rate * since_s)
+            is_asked = ~(is_known[server] & (bucket == 0))
+            t, servers, bucket = t[is_asked], servers[is_asked], bucket[is_asked]
+            domains = None if domains is None else domains[is_asked]
         key = servers.astype(np.float64) * 1e9 + bucket
         _, chosen = np.unique(key, return_index=True)
         at = np.maximum(t[chosen] - _LOOKUP_BEFORE_S, 0.0)
@@ -455,7 +478,5 @@ class Life:
 
     def sizes(self, n: int, typical: float, scatter: float = 0.8) -> Ints:
         """Draw sizes of messages, in bytes."""
-        drawn: Ints = np.clip(np.exp(self.rng.normal(np.log(typical), scatter, n)), 1600, 3e7).astype(
-            np.int64
-        )
+        drawn: Ints = np.clip(np.exp(self.rng.normal(np.log(typical), scatter, n)), 200, 3e7).astype(np.int64)
         return drawn

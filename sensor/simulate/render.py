@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sensor.capture.frames import FRAME_DTYPE, FrameBatch, LinkType
-from sensor.simulate.sessions import Outcome, Scene, Shape, View, What, unpack_shape
+from sensor.simulate.sessions import TLS_KEY_BYTES, Outcome, Scene, Shape, View, What, unpack_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -148,7 +148,7 @@ def _tls_turns(body: int) -> list[Turn]:
     turns = [
         Turn(True, _record(22, 512)),
         Turn(False, _record(22, 2900)),
-        Turn(True, _record(22, 126)),
+        Turn(True, _record(22, TLS_KEY_BYTES)),
         Turn(False, _record(22, 51)),
     ]
     flight = b""

@@ -71,6 +71,8 @@ class Shape(NamedTuple):
 
 
 MAX_RECIPIENTS = 63
+#: What a client sends under TLS after its ClientHello and before the first command: its key exchange.
+TLS_KEY_BYTES = 126
 _BITS = (3, 4, 6, 6, 1, 1, 1, 1, 2, 9)
 _SHIFTS = tuple(sum(_BITS[:i]) for i in range(len(_BITS)))
 
@@ -87,6 +89,11 @@ def pack_shapes(**fields: Any) -> Any:
 def unpack_shape(number: int) -> Shape:
     """Return the shape of a number."""
     return Shape(*(number >> shift & ((1 << bits) - 1) for shift, bits in zip(_SHIFTS, _BITS, strict=True)))
+
+
+def outcomes_of(shapes: Ints) -> Ints:
+    """Return the outcome of each shape, i8[n]."""
+    return shapes >> _SHIFTS[1] & ((1 << _BITS[1]) - 1)
 
 
 SESSION_DTYPE = np.dtype(

@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from sensor.config import Config, Network
+from sensor.events.flows import TLS_MESSAGE_BYTES
 from sensor.notation import address_text, mac_text
 from sensor.simulate.benign import BOT_LIKE, KINDS, MIXES, SENDERS
 from sensor.simulate.families import FAMILIES, Craft
 from sensor.simulate.internet import Internet, make_internet
 from sensor.simulate.life import DAY_S, HOUR_S, Host, Life
-from sensor.simulate.render import n_turns
+from sensor.simulate.render import SEGMENT_BYTES, n_turns
 from sensor.simulate.sessions import (
     ENDPOINT_DTYPE,
     SESSION_DTYPE,
+    Outcome,
     Scene,
     View,
     What,
     make_scene,
+    outcomes_of,
     pack_shapes,
 )
 
@@ -50,6 +53,7 @@ _HOME_NETS: Final = {
 _V4 = 0xFFFF << 32
 _V6_HOME = 0xFD00 << 48
 _STRANGER_TTLS = (64, 128, 255)
+_WITH_MESSAGE = (Outcome.ACCEPTED, Outcome.CONTENT_REFUSED, Outcome.TLS_MESSAGE)
 
 
 @dataclass(frozen=True)
@@ -337,6 +341,9 @@ class _SiteMaker:
             rng = np.random.default_rng([self.plan.seed, 5, self.number, self.plan.is_cold])
             turns = n_turns(sessions["shape"])
             is_hit = rng.random(len(sessions)) < 1 - (1 - self.loss) ** turns
+            # Shapes stand for messages of more than one packet: what is read of a smaller one hangs on its only one.
+            is_small = sessions["body"] < SEGMENT_BYTES + TLS_MESSAGE_BYTES
+            is_hit &= ~(is_small & np.isin(outcomes_of(sessions["shape"]), _WITH_MESSAGE))
             lost = np.where(is_hit, 1 + (rng.random(len(sessions)) * turns).astype(np.int64), 0)
             sessions["shape"] |= pack_shapes(what=0, lost=lost)
 

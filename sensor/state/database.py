@@ -17,10 +17,13 @@ from sensor.alerts.formats import alert_json
 from sensor.alerts.record import Alert
 from sensor.errors import StateError
 from sensor.notation import eve_time, visible
+from sensor.state.weeks import WEEK_NS, DeviceWeek
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from sensor.state.weeks import Peaks
 
 VERSION: Final = 1
 #: "spam", so that a database of another program is told apart.
@@ -30,6 +33,8 @@ BUSY_S: Final = 5.0
 KEPT_DAYS: Final = 400
 MAX_DEVICES: Final = 1 << 16
 MAX_ALERTS: Final = 1 << 15
+#: What devices were like is of no use longer: a year is what most budgets are about.
+KEPT_WEEKS: Final = 57
 
 Verdict = Literal["benign", "infected"]
 
@@ -39,6 +44,18 @@ _PASSING: Final = (
     *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN),
 )
 
+#: Of a database that an earlier version made, it is added.
+WEEKS_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS weeks (  -- what devices were like, for calibration
+    device TEXT NOT NULL,           -- its key
+    week INTEGER NOT NULL,          -- weeks since the Unix epoch
+    model TEXT NOT NULL,            -- whose evidence it is
+    minutes INTEGER NOT NULL,       -- for so many it was known
+    index_peak REAL NOT NULL,       -- the most evidence
+    model_peak REAL NOT NULL,
+    PRIMARY KEY (device, week, model)
+) WITHOUT ROWID;
+"""
 _SCHEMA: Final = f"""
 CREATE TABLE devices (
     key TEXT PRIMARY KEY,
@@ -71,6 +88,7 @@ CREATE TABLE labels (               -- the latest of a device counts
     expires_ns INTEGER NOT NULL     -- nanoseconds since the Unix epoch
 );
 CREATE INDEX labels_by_device ON labels (device);
+{WEEKS_SCHEMA}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
@@ -148,9 +166,13 @@ class Database:
     # What the sensor does; sqlite3.Error where it fails.
 
     def write(
-        self, alerts: Iterable[Alert], devices: Iterable[Mapping[str, Sequence[Any]]], now_ns: int
+        self,
+        alerts: Iterable[Alert],
+        devices: Iterable[Mapping[str, Sequence[Any]]],
+        now_ns: int,
+        peaks: Iterable[Peaks] = (),
     ) -> None:
-        """Keep alert records, and devices as columns of Pipeline.device_table, and forget what is too old."""
+        """Keep alert records, devices as columns of Pipeline.device_table, and peaks; forget what is too old."""
         oldest = eve_time(now_ns - KEPT_DAYS * 86_400_000_000_000)
         with self._transaction() as run:
             for alert in alerts:
@@ -172,6 +194,16 @@ class Database:
                         "INSERT OR REPLACE INTO devices (key, last_seen, record) VALUES (?, ?, ?)",
                         (record["device"], record["last_seen"], msgspec.json.encode(record).decode()),
                     )
+            for some in peaks:
+                week = some.now_ns // WEEK_NS
+                for device, index, model in zip(some.devices, some.of_index, some.of_model, strict=True):
+                    run(
+                        "INSERT INTO weeks VALUES (?, ?, ?, 1, ?, ?) ON CONFLICT (device, week, model) DO UPDATE SET"
+                        " minutes = minutes + 1, index_peak = max(index_peak, excluded.index_peak),"
+                        " model_peak = max(model_peak, excluded.model_peak)",
+                        (device, week, some.model_id, index, model),
+                    )
+            run("DELETE FROM weeks WHERE week < ?", (now_ns // WEEK_NS - KEPT_WEEKS,))
             run("DELETE FROM devices WHERE last_seen < ?", (oldest,))
             run("DELETE FROM alerts WHERE last_time < ?", (oldest,))
             for table, key, time, most in (
@@ -215,6 +247,35 @@ class Database:
         return {alert_id for (alert_id,) in found.fetchall()}
 
     # What the commands do.
+
+    def weeks(self, model_id: str) -> list[DeviceWeek]:
+        """Return what is known of devices by week, of those that are over, with the evidence of one model."""
+        with self._explained() as connection:
+            verdicts = {device: label.verdict for device, label in self._labels().items()}
+            (latest,) = connection.execute("SELECT max(week) FROM weeks").fetchone()
+            rows = connection.execute(
+                "SELECT device, week, minutes, index_peak, model_peak FROM weeks WHERE model = ? AND week < ?"
+                " ORDER BY week, device",
+                (model_id, latest),
+            ).fetchall()
+            alerts = connection.execute(
+                "SELECT device, first_time, last_time, state IN ('started', 'updated') AND closed_time IS NULL"
+                " FROM alerts WHERE event_type = 'alert'"
+            ).fetchall()
+        accused: dict[str, list[tuple[str, str]]] = {}
+        for device, first, last, is_open in alerts:
+            accused.setdefault(device, []).append((first, "9" if is_open else last))
+        return [
+            DeviceWeek(
+                *(device, week, minutes, of_index, of_model),
+                label=verdicts.get(device),
+                is_accused=any(
+                    first < eve_time((week + 1) * WEEK_NS) and last >= eve_time(week * WEEK_NS)
+                    for first, last in accused.get(device, ())
+                ),
+            )
+            for device, week, minutes, of_index, of_model in rows
+        ]
 
     def devices(self) -> list[KeptDevice]:
         """Return the devices, the one seen last first."""
@@ -336,6 +397,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         # Without waiting for the disk at each commit: what is lost when the power fails is a minute at most.
         connection.executescript(f"PRAGMA journal_mode = WAL; BEGIN; {_SCHEMA} COMMIT;")
     _check_version(connection)
+    connection.executescript(WEEKS_SCHEMA)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     fault = connection.execute("PRAGMA quick_check(1)").fetchone()[0]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sensor.pipeline import Pipeline
     from sensor.state.checkpoint import Snapshot
     from sensor.state.database import Label
+    from sensor.state.weeks import Peaks
 
     Columns = Mapping[str, Sequence[Any]]
 
@@ -45,6 +46,8 @@ TURN_S: Final = 0.01
 _SOME_ROWS: Final = 8
 #: Alerts that wait for the database; more than that, the oldest is not in it.
 _MAX_ALERTS: Final = 4096
+#: ... and so many lists of what devices were like for a minute, of _SOME_ROWS devices each.
+_MAX_PEAKS: Final = 1 << 14
 #: How long the end of a run waits for the disk.
 FLUSH_S: Final = 15.0
 #: A checkpoint further ahead of the clock would make time stand still for longer: the clock was wrong then.
@@ -82,11 +85,13 @@ class Keeper:
         self._may_hurry_s = float("-inf")
         self._rows: NDArray[np.int64] | None = None  # of the round that goes on
         self._described: list[Columns] = []
+        self._peaks_so_far: list[Peaks] = []
         self._acted_on: _Decisions | None = None
         # Shared with the thread, under the lock of _changed.
         self._changed = threading.Condition()
         self._alerts: deque[Alert] = deque(maxlen=_MAX_ALERTS)
         self._devices: list[Columns] = []
+        self._peaks: list[Peaks] = []
         self._snapshot: Snapshot | None = None
         self._must_read = False
         self._is_ending = False
@@ -94,9 +99,10 @@ class Keeper:
         self._written_s: float | None = None  # when the latest checkpoint was, by time.monotonic
         self._problems: deque[str] = deque(maxlen=16)
         self._thread = threading.Thread(target=self._work, name="state", daemon=True)
-        # Of the thread: what failed last, so that it is said once; alerts that the database has not taken yet.
+        # Of the thread: what failed last, so that it is said once; what the database has not taken yet.
         self._failed: dict[str, str] = {}
         self._untaken: list[Alert] = []
+        self._untaken_peaks: list[Peaks] = []
 
     def _open_database(self, path: Path) -> Database:
         try:
@@ -204,11 +210,16 @@ class Keeper:
         while len(self._rows) > 0:
             rows, self._rows = self._rows[:_SOME_ROWS], self._rows[_SOME_ROWS:]
             self._described.append(pipeline.device_table(rows))
+            some = pipeline.take_peaks(rows)
+            if some is not None:
+                self._peaks_so_far.append(some)
             if time.monotonic() >= until_s:
                 return
         described, self._rows, self._described = self._described, None, []
+        peaks, self._peaks_so_far = self._peaks_so_far, []
         with self._changed:
             self._devices = described
+            self._peaks.extend(peaks)
             self._changed.notify_all()
 
     def _act(self, pipeline: Pipeline) -> None:
@@ -265,19 +276,19 @@ class Keeper:
                     self._changed.wait()
                 if not self._has_work:
                     return
-                alerts, devices = list(self._alerts), self._devices
+                alerts, devices, peaks = list(self._alerts), self._devices, self._peaks
                 snapshot, must_read = self._snapshot, self._must_read
                 self._alerts.clear()
-                self._devices, self._snapshot, self._must_read = [], None, False
-            self._write(alerts, devices, snapshot, must_read=must_read)
+                self._devices, self._peaks, self._snapshot, self._must_read = [], [], None, False
+            self._untaken = [*self._untaken, *alerts][-_MAX_ALERTS:]
+            self._untaken_peaks = [*self._untaken_peaks, *peaks][-_MAX_PEAKS:]
+            self._write(devices, snapshot, must_read=must_read)
 
     @property
     def _has_work(self) -> bool:
         return bool(self._alerts or self._devices or self._snapshot is not None or self._must_read)
 
-    def _write(
-        self, alerts: list[Alert], devices: list[Columns], snapshot: Snapshot | None, *, must_read: bool
-    ) -> None:
+    def _write(self, devices: list[Columns], snapshot: Snapshot | None, *, must_read: bool) -> None:
         if snapshot is not None:
             try:
                 replace_file(self._checkpoint, encode(snapshot))
@@ -285,11 +296,10 @@ class Keeper:
                 self._failed.pop(CHECKPOINT, None)
             except OSError as error:
                 self._fail(CHECKPOINT, f"cannot be written: {error.strerror}")
-        self._untaken = [*self._untaken, *alerts][-_MAX_ALERTS:]
         try:
             if self._untaken or devices:
-                self._database.write(self._untaken, devices, time.time_ns())
-                self._untaken = []
+                self._database.write(self._untaken, devices, time.time_ns(), self._untaken_peaks)
+                self._untaken, self._untaken_peaks = [], []
             if must_read:
                 decisions = self._read_decisions()
                 with self._changed:

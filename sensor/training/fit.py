@@ -10,8 +10,9 @@ import numpy as np
 from sensor import __version__
 from sensor.devices.features import FEATURES, N_FEATURES, Feature, Needs
 from sensor.errors import DataError
-from sensor.model.artifact import FORMAT, Artifact, Manifest, Threshold, schema_digest
+from sensor.model.artifact import FORMAT, Artifact, Manifest, StartThreshold, Threshold, schema_digest
 from sensor.model.boosted import BoostedTrees
+from sensor.model.channel import START_NS
 from sensor.model.evidence import CAP, RULE_EVIDENCE, alarm_threshold, walk_evidence
 from sensor.model.score import MonotoneIndex
 from sensor.model.trees import LEAF, Trees
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sensor.model.score import Model
+    from sensor.model.score import Model, Verdicts
     from sensor.training.traces import DeviceTrace
 
     Floats = NDArray[np.float64]
 
 PARAMETERS: Final[dict[str, Any]] = {
-    "max_iter": 120,
+    "max_iter": 300,
     "learning_rate": 0.1,
-    "max_leaf_nodes": 15,
+    "max_leaf_nodes": 31,
     "min_samples_leaf": 60,
     "l2_regularization": 1.0,
     "early_stopping": False,
@@ -40,13 +41,18 @@ LEARNED: Final = tuple(
     k for k, info in enumerate(FEATURES) if info.direction and k != Feature.SAME_SIZE_SHARE
 )
 #: Steps of one device that are learned from, spread over its time: the next step is much like the last.
-MAX_STEPS: Final = 150
+MAX_STEPS: Final = 80
 #: Of the rows, those whose DNS, and those whose clear text, is masked: such sites exist.
 MASKED: Final = 0.2
 N_FOLDS: Final = 4
 #: Budgets that are calibrated, in false alarms a device-year, as far as the data suffice.
 BUDGETS: Final = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
 WEEKS_PER_YEAR: Final = 365 / 7
+#: Of the captures of the first hours of watching, one in so many may accuse a harmless device.
+ONE_IN: Final = 200
+#: In those hours the model's threshold is as high as it can be at a loss of this share of the infected devices that the
+#: lowest would find: hours are few to be wrong in, and simulated devices vary less than real ones.
+SPARE: Final = 0.01
 #: Evidence at which the index may be made to accuse: from its factory value for the largest budget up to what a hard
 #: rule is worth, since rules accuse whatever the budget.
 INDEX_THRESHOLDS: Final = np.arange(alarm_threshold(max(BUDGETS)), RULE_EVIDENCE + 0.5, 0.5)
@@ -75,6 +81,7 @@ def train(traces: Sequence[DeviceTrace], name: str, seed: int, data: list[dict[s
         training_data=data,
         parameters={**PARAMETERS, "max_steps": MAX_STEPS, "masked": MASKED, "folds": N_FOLDS},
         thresholds=calibrate(held_out),
+        start=calibrate_start(held_out),
     )
     return Artifact(manifest, fit_trees(traces, seed))
 
@@ -178,16 +185,15 @@ def _means(nodes: NDArray[Any]) -> Floats:
     return value
 
 
-def evidence_paths(trace: DeviceTrace, model: Model) -> tuple[Floats, NDArray[np.int64]]:
-    """Return the evidence of a model after each step of a device, f8[n], and the hard rules that held, i8[n]."""
-    verdicts = model.judge(trace.features)
+def evidence_path(trace: DeviceTrace, verdicts: Verdicts) -> Floats:
+    """Return the evidence after each step of a device, f8[m], by what a model says of each."""
     evidence = np.zeros(len(trace.ts_ns))
     for serial in np.unique(trace.serials):
         of = trace.serials == serial
         path = np.zeros(int(of.sum()))
         walk_evidence(trace.ts_ns[of], verdicts.logit[of], verdicts.rules[of], path)
         evidence[of] = path
-    return evidence, verdicts.rules
+    return evidence
 
 
 def calibrate(held_out: Sequence[tuple[DeviceTrace, Model]]) -> list[Threshold]:
@@ -197,16 +203,16 @@ def calibrate(held_out: Sequence[tuple[DeviceTrace, Model]]) -> list[Threshold]:
     (Vovk et al. 2005), so a budget of B a year needs n + 1 >= 365 / 7 / B. It is one for index and model together: each
     threshold of the index leaves the model its own, and the pair that finds most infected devices is taken, the lowest
     of the index among equals. Each device is judged by a model that has not seen its site. Cold captures are no
-    device-weeks, and STRESS_WORLD is left out.
+    device-weeks, and STRESS_WORLD is left out; so are the first hours of watching, which have thresholds of their own.
     """
     harmless, infected = [], []
     for trace, model in held_out:
         if trace.is_cold or trace.world.startswith(STRESS_WORLD):
             continue
         if trace.family:
-            infected.append(_peaks(trace, model, int(trace.spam_ns[0]) if len(trace.spam_ns) else 0))
+            infected.append(_peaks(trace, model, first_spam_ns(trace)))
         elif trace.years * WEEKS_PER_YEAR >= MIN_WEEK_SHARE:
-            harmless.append(_peaks(trace, model, 0))
+            harmless.append(_peaks(trace, model, trace.watched_from_ns + START_NS))
     of_harmless, of_infected = (np.array(peaks).reshape(-1, 2) for peaks in (harmless, infected))
     found = []
     for budget in BUDGETS:
@@ -226,11 +232,65 @@ def calibrate(held_out: Sequence[tuple[DeviceTrace, Model]]) -> list[Threshold]:
     return found
 
 
+def calibrate_start(held_out: Sequence[tuple[DeviceTrace, Model]]) -> StartThreshold | None:
+    """Return thresholds for the first hours of watching, which one in ONE_IN cold captures reaches falsely at most.
+
+    As ``calibrate``, with captures in place of device-weeks: of each counts the harmless device with most evidence;
+    and raised as far as SPARE allows. None if there are too few captures.
+    """
+    captures: dict[tuple[str, int], tuple[float, float]] = {}
+    infected = []
+    for trace, model in held_out:
+        if not trace.is_cold or trace.world.startswith(STRESS_WORLD):
+            continue
+        if trace.family:
+            infected.append(_peaks(trace, model, first_spam_ns(trace)))
+            continue
+        index, trees = captures.get((trace.world, trace.site), (0.0, 0.0))
+        own_index, own_trees = _peaks(trace, model, 0)
+        captures[trace.world, trace.site] = max(index, own_index), max(trees, own_trees)
+    rank = (len(captures) + 1) // ONE_IN
+    of_captures, of_infected = (
+        np.array(peaks).reshape(-1, 2) for peaks in (list(captures.values()), infected)
+    )
+    pair = _best_pair(of_captures, of_infected, rank - 1) if rank >= 1 else None
+    if pair is None:
+        return None
+    index_evidence, evidence = _raised(of_infected, pair)
+    return StartThreshold(
+        one_in=ONE_IN, index_evidence=index_evidence, evidence=evidence, captures=len(captures)
+    )
+
+
+def first_spam_ns(trace: DeviceTrace) -> int:
+    """Return when a device attempted spam first, 0 never."""
+    return int(trace.spam_ns[0]) if len(trace.spam_ns) else 0
+
+
 def _peaks(trace: DeviceTrace, model: Model, since_ns: int) -> tuple[float, float]:
     """Return the most evidence of the index and of the model against a device, from a time on."""
     of = trace.ts_ns >= since_ns
-    index, trees = (evidence_paths(trace, judge)[0][of] for judge in (MonotoneIndex(), model))
+    index, trees = (
+        evidence_path(trace, judge.judge(trace.features))[of] for judge in (MonotoneIndex(), model)
+    )
     return float(np.max(index, initial=0.0)), float(np.max(trees, initial=0.0))
+
+
+def _raised(infected: Floats, pair: tuple[float, float]) -> tuple[float, float]:
+    """Return thresholds, the model's as high as finds all but SPARE of the ``infected``, f8[n, 2], that ``pair`` finds.
+
+    The index has learned nothing from simulated devices, and stays where it is.
+    """
+
+    def n_found(of_model: float) -> int:
+        return int(((infected[:, 0] >= of_index) | (infected[:, 1] >= of_model)).sum())
+
+    of_index, of_model = pair
+    enough = (1 - SPARE) * n_found(of_model)
+    if enough == 0.0:
+        return pair
+    higher = (peak for peak in np.arange(np.ceil(of_model), CAP) if n_found(peak) >= enough)
+    return of_index, float(max(higher, default=of_model))
 
 
 def _best_pair(harmless: Floats, infected: Floats, n_allowed: int) -> tuple[float, float] | None:

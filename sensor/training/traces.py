@@ -10,7 +10,7 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -18,11 +18,11 @@ from sensor.devices.features import N_FEATURES
 from sensor.errors import DataError
 from sensor.pipeline import Pipeline, Steps
 from sensor.simulate.emit import Templates, emit
-from sensor.simulate.sessions import What
+from sensor.simulate.sessions import View, What
 from sensor.simulate.store import open_world
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -32,11 +32,21 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
 
+NO_DNS: Final = "its site's DNS does not pass the mirror"
+LOSS: Final = "some packets are lost"
+ONE_SIDED: Final = "one direction only"
+IPV6_ONLY: Final = "mails over IPv6 only"
+BEHIND_NAT: Final = "behind a router that translates addresses"
+#: Under which detection is measured apart.
+CIRCUMSTANCES: Final = (NO_DNS, LOSS, ONE_SIDED, IPV6_ONLY, BEHIND_NAT)
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceTrace:
     """One device: its label, and its steps in the order of time.
 
+    ``watched_from_ns``: when the sensor of its site saw something first;
+    ``circumstances``: of CIRCUMSTANCES, under which it is seen; ``spam_per_day``: attempts in a day of its infection;
     ``spam_ns``: i8[n], when it attempted spam; ``serials``: i8[m], under which the sensor knew it (a device of an
     ISP has several addresses); ``ts_ns``: i8[m]; ``features``: f8[m, N_FEATURES].
     """
@@ -48,6 +58,9 @@ class DeviceTrace:
     family: str
     start_ns: int
     end_ns: int
+    watched_from_ns: int
+    circumstances: frozenset[str]
+    spam_per_day: float
     spam_ns: Ints
     serials: Ints
     ts_ns: Ints
@@ -119,6 +132,9 @@ def _trace_site(task: _Task) -> list[DeviceTrace]:
             family=resident.family,
             start_ns=max(site.start_ns, resident.first_seen_ns),
             end_ns=site.end_ns,
+            watched_from_ns=min(pipeline.started_ns, site.end_ns),
+            circumstances=frozenset(_circumstances(site, resident)),
+            spam_per_day=resident.mails_per_day,
             spam_ns=spam_times(site, resident),
             serials=np.array([step[0] for step in seen[resident.number]], dtype=np.int64),
             ts_ns=np.array([step[1] for step in seen[resident.number]], dtype=np.int64),
@@ -126,6 +142,21 @@ def _trace_site(task: _Task) -> list[DeviceTrace]:
         )
         for resident in site.residents
     ]
+
+
+def _circumstances(site: Site, resident: Resident) -> Iterator[str]:
+    mail = site.sessions[site.sessions["device"] == resident.number]
+    mail = mail[mail["shape"] & 7 == What.MAIL]
+    if site.is_blind:
+        yield NO_DNS
+    if site.loss > 0:
+        yield LOSS
+    if site.view != View.BOTH:
+        yield ONE_SIDED
+    if len(mail) and (site.scene.endpoints["hi"][mail["orig"]] != 0).all():
+        yield IPV6_ONLY
+    if resident.kind == "nat_home":
+        yield BEHIND_NAT
 
 
 def spam_times(site: Site, resident: Resident) -> NDArray[Any]:
