@@ -252,6 +252,32 @@ _state_option = click.option(
     metavar="DIR",
     help="The directory that a sensor was given with watch --state.  [default: none; it must be given]",
 )
+
+
+def _label_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Add what a label says."""
+    for decorate in reversed(
+        (
+            click.argument("verdict", type=click.Choice(["benign", "infected"])),
+            _state_option,
+            click.option(
+                "--reason",
+                metavar="TEXT",
+                default="",
+                help="Why, for whoever reads it in a year.  [default: none]",
+            ),
+            click.option(
+                "--expires",
+                metavar="DATE",
+                help="The last day, or the last moment, on which it holds: 2027-06-30, or with a time; UTC unless "
+                "it has an offset.  [default: in 90 days]",
+            ),
+        )
+    ):
+        command = decorate(command)
+    return command
+
+
 _data_option = click.option(
     "--data",
     "data",
@@ -1076,37 +1102,50 @@ def close(*, alert_id: str, state_path: str | None) -> int:
 
 
 @alerts.command(
+    "label",
     epilog=_examples(
         "spamsensor alerts label 5f0c9a1e22b7d431 benign --reason 'sends the newsletter' --expires 2027-06-30 "
         "--state /var/lib/spamsensor"
-    )
+    ),
 )
 @click.argument("alert_id", metavar="ID")
-@click.argument("verdict", type=click.Choice(["benign", "infected"]))
-@_state_option
-@click.option(
-    "--reason", metavar="TEXT", default="", help="Why, for whoever reads it in a year.  [default: none]"
-)
-@click.option(
-    "--expires",
-    metavar="DATE",
-    help="The last day, or the last moment, on which it holds: 2027-06-30, or with a time; UTC unless it has an "
-    "offset.  [default: in 90 days]",
-)
-def label(
-    *,
-    alert_id: str,
-    verdict: Literal["benign", "infected"],
-    state_path: str | None,
-    reason: str,
-    expires: str | None,
-) -> int:
+@_label_options
+def label_alert(*, alert_id: str, **options: Any) -> int:
     """Say what the device of an alert is. The latest label of a device counts, until it expires.
 
     benign: a sensor that runs with DIR takes it as an exception within a minute: none of the device's mail is
     evidence. A device that is known as an address in a VLAN is labelled only, since exceptions know no VLANs. infected:
     is shown, and takes a benign label back.
     """
+    return _label(lambda database, *said: database.add_label(alert_id, *said), **options)
+
+
+@main.command(
+    "label",
+    epilog=_examples(
+        "spamsensor label 00:1b:a9:12:34:56 benign --reason 'the new scanner' --state /var/lib/spamsensor",
+        "spamsensor label 192.168.1.23 infected --state /var/lib/spamsensor",
+    ),
+)
+@click.argument("device")
+@_label_options
+def label_device(*, device: str, **options: Any) -> int:
+    """Say what a device is, by its key or one of its addresses as `spamsensor devices` lists them.
+
+    As `alerts label`, for a device without an alert.
+    """
+    return _label(lambda database, *said: database.label_device(device, *said), **options)
+
+
+def _label(
+    add: Callable[..., str],
+    *,
+    verdict: Literal["benign", "infected"],
+    state_path: str | None,
+    reason: str,
+    expires: str | None,
+) -> int:
+    """Label a device with what ``add`` of the database does, which returns its key."""
     import time
 
     path = _database_of(state_path)
@@ -1117,7 +1156,7 @@ def label(
     from sensor.state.database import open_for_command
 
     with open_for_command(path, may_write=True) as database:
-        device = database.add_label(alert_id, verdict, reason, _operator(), now_ns, expires_ns)
+        device = add(database, verdict, reason, _operator(), now_ns, expires_ns)
     is_silent = verdict == "benign" and "@" in device
     effect = ", without effect on verdicts: it is known by an address in a VLAN" if is_silent else ""
     say(f"{device}: labelled {verdict} until {day_and_second(eve_time(expires_ns))}{effect}")

@@ -767,6 +767,33 @@ def test_labels_expire_and_addresses_in_vlans_are_no_exceptions(database: Databa
     assert len(database.benign_labels(NOW_NS + 101, 10)) == 2
 
 
+def test_a_device_is_labelled_by_its_key_or_an_address(tmp_path: Path, database: Database) -> None:
+    seen = [CAMERA_ALERT.timestamp] * 2
+    ips = ["10.0.0.5 10.0.0.9", "10.0.0.9 fe80::1"]
+    database.write([], [{"device": [CAMERA_KEY, "02:00:00:00:00:02"], "last_seen": seen, "ips": ips}], NOW_NS)
+    state = ("--state", str(tmp_path))
+    for name, key in (
+        (CAMERA_KEY.upper(), CAMERA_KEY),
+        ("10.0.0.5", CAMERA_KEY),
+        ("FE80::1", "02:00:00:00:00:02"),
+    ):
+        done = CliRunner().invoke(main, ["label", name, "benign", "--reason", "ours", *state])
+        assert (done.exit_code, done.stderr.startswith(f"spamsensor: {key}: labelled benign until ")) == (
+            0,
+            True,
+        )
+    assert {label.device for label in database.benign_labels(NOW_NS, 10)} == {CAMERA_KEY, "02:00:00:00:00:02"}
+    for name, why in (
+        ("10.0.0.9", f"is an address of 02:00:00:00:00:02, {CAMERA_KEY}: name one"),
+        ("printer\x1b[m", "printer\\x1b[m: there is no such device; spamsensor devices lists them"),
+    ):
+        done = CliRunner().invoke(main, ["label", name, "infected", *state])
+        assert done.exit_code == 1
+        assert why in done.stderr.replace("\n", "")
+    CliRunner().invoke(main, ["label", CAMERA_KEY, "infected", *state])
+    assert [label.device for label in database.benign_labels(NOW_NS, 10)] == ["02:00:00:00:00:02"]
+
+
 def test_readers_see_whole_states_while_the_sensor_writes(tmp_path: Path, database: Database) -> None:
     alerts = [make_alert(alert_id=f"{n:03}") for n in range(20)]
     stop = threading.Event()

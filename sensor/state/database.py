@@ -80,7 +80,7 @@ CREATE INDEX alerts_by_time ON alerts (last_time);
 CREATE TABLE labels (               -- the latest of a device counts
     label_id INTEGER PRIMARY KEY,
     device TEXT NOT NULL,
-    alert_id TEXT NOT NULL,         -- the alert that it was said of
+    alert_id TEXT NOT NULL,         -- the alert that it was said of; empty: of the device
     verdict TEXT NOT NULL CHECK (verdict IN ('benign', 'infected')),
     reason TEXT NOT NULL,
     said_by TEXT NOT NULL,
@@ -323,12 +323,31 @@ class Database:
         """Note what the device of an alert is, and return its key; StateError if there is no such alert."""
         with self._explained(), self._transaction() as run:
             device = self._find(run, alert_id)
-            run(
-                "INSERT INTO labels (device, alert_id, verdict, reason, said_by, said_time, expires_ns)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (device, alert_id, verdict, reason, by, eve_time(now_ns), expires_ns),
-            )
+            _insert_label(run, device, alert_id, verdict, reason, by, now_ns, expires_ns)
         return device
+
+    def label_device(
+        self, name: str, verdict: Verdict, reason: str, by: str, now_ns: int, expires_ns: int
+    ) -> str:
+        """Note what a device is, and return its key; ``name``: that, or one of its addresses.
+
+        StateError if there is no such device, or more than one.
+        """
+        wanted = name.lower()
+        keys = []
+        for device in self.devices():
+            key = str(device.record["device"])
+            if key == wanted:
+                keys = [key]
+                break
+            if wanted in str(device.record.get("ips") or "").split():
+                keys.append(key)
+        if len(keys) != 1:
+            what = f"is an address of {', '.join(keys)}: name one" if keys else "there is no such device"
+            raise StateError(f"{visible(name)}: {what}; spamsensor devices lists them")
+        with self._explained(), self._transaction() as run:
+            _insert_label(run, keys[0], "", verdict, reason, by, now_ns, expires_ns)
+        return keys[0]
 
     def _find(self, run: Callable[..., sqlite3.Cursor], alert_id: str) -> str:
         found = run("SELECT device FROM alerts WHERE alert_id = ?", (alert_id,)).fetchone()
@@ -347,6 +366,23 @@ class Database:
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
+
+
+def _insert_label(
+    run: Callable[..., sqlite3.Cursor],
+    device: str,
+    alert_id: str,
+    verdict: Verdict,
+    reason: str,
+    by: str,
+    now_ns: int,
+    expires_ns: int,
+) -> None:
+    run(
+        "INSERT INTO labels (device, alert_id, verdict, reason, said_by, said_time, expires_ns)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (device, alert_id, verdict, reason, by, eve_time(now_ns), expires_ns),
+    )
 
 
 def _kept_alert(
