@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 PROGRAM = [sys.executable, "-m", "sensor"]
 FLOOD = ROOT / "pcaps" / "flood-camera.pcap"
+FLOOD_PACKETS = 4016
 SPAN = "span"
 
 _SETUP = """
@@ -122,6 +123,12 @@ class Watch:
             assert self.process.poll() is None, self.errors
             time.sleep(0.05)
 
+    def wait_for_records(self, n: int, timeout_s: float = 120) -> None:
+        end = time.monotonic() + timeout_s
+        while self.output.count("\n") < n:
+            assert time.monotonic() < end, f"{n} records not written\n{self.errors}"
+            time.sleep(0.05)
+
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         return self.process.wait(30)
@@ -184,8 +191,7 @@ def test_live_alerts_are_those_of_a_replay(net: Net, tmp_path: Path, shared_dire
     with recording(net, recorded), watching(net, tmp_path, *arguments) as watch:
         net.send(FLOOD)
         watch.wait_for(" packets so far, 0 dropped by the kernel")
-        while watch.output.count("\n") < 2:  # alerts do not wait for the end
-            time.sleep(0.05)
+        watch.wait_for_records(1)  # alerts do not wait for the end
         assert watch.end() == 0
     assert watch.output == replayed(recorded)
     records = [json.loads(line) for line in watch.output.splitlines()]
@@ -204,8 +210,7 @@ def test_without_the_ring_scapy_captures(net: Net, tmp_path: Path, shared_direct
     with watching(net, tmp_path, "--config", config, "--format", "json", "--stats", stats) as watch:
         assert "capturing through scapy: far slower" in watch.errors
         net.send(FLOOD, pps=400)
-        while watch.output.count("\n") < 1:
-            time.sleep(0.05)
+        watch.wait_for_records(1)
         assert len(unprivileged_threads(watch)) > 1
         net.run("ip", "link", "set", "span", "down")
         watch.wait_for("span gives no packets any more")
@@ -292,9 +297,8 @@ secret_file = "{tmp_path}/secret"
             watch.wait_for("syslog tls://127.0.0.1:6514: Network is unreachable; up to 1,024 alerts wait")
             assert len(unprivileged_threads(watch)) == 4
             net.send(FLOOD)
-            while b" alert/started " not in (raw := log.recv(65536)):
-                assert parse(raw).message_id == "review/started"
-            watch.wait_for("syslog tls://127.0.0.1:6514 is not there, 2 alerts waiting, 0 lost")
+            assert b" alert/started " in (raw := log.recv(65536))
+            watch.wait_for("syslog tls://127.0.0.1:6514 is not there, 1 alert waiting, 0 lost")
             archive.rename(shared_directory / "alerts.jsonl.1")
             watch.process.send_signal(signal.SIGHUP)
             while not archive.exists():
@@ -303,9 +307,9 @@ secret_file = "{tmp_path}/secret"
     alert = json.loads(watch.output.splitlines()[-1])
     assert ("device", alert["device"]["key"]) in parse(raw).data["spamsensor@32473"]
     assert (shared_directory / "alerts.jsonl.1").read_text() == watch.output
-    assert "webhook http://127.0.0.1:8080: 2 alerts lost: Network is unreachable" in watch.errors
+    assert "webhook http://127.0.0.1:8080: 1 alert lost: Network is unreachable" in watch.errors
     taken = [(sink["sent"], sink["lost"]) for sink in json.loads(stats.read_text())["sinks"]]
-    assert taken == [(2, 0), (2, 0), (2, 0), (0, 2), (0, 2)]
+    assert taken == [(1, 0), (1, 0), (1, 0), (0, 1), (0, 1)]
 
 
 def test_an_interface_may_go_and_come_back(net: Net, tmp_path: Path) -> None:
@@ -386,7 +390,8 @@ def test_metrics_are_scraped_while_it_runs(net: Net, tmp_path: Path) -> None:
     with watching(net, tmp_path, "--metrics", address) as watch:
         watch.wait_for(f"metrics are at http://{address}/metrics")
         net.send(FLOOD)
-        found = scraped_until(net, address, "spamsensor_alerts_total", "", 1)
+        scraped_until(net, address, "spamsensor_alerts_total", "", 1)
+        found = scraped_until(net, address, "spamsensor_packets_received_total", "", FLOOD_PACKETS)
         assert len(unprivileged_threads(watch)) == 2
         assert (
             found["spamsensor_packets_received_total", ""]
