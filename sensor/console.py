@@ -153,8 +153,15 @@ def hint_lines(stats: Mapping[str, Any], config: Config) -> list[str]:
     hints = []
     if stats["packets"] == 0:
         return ["no packets at all: nothing was judged"]
-    if stats["devices"] == 0:
-        nets = ", ".join(map(str, config.home_nets))
+    nets = ", ".join(map(str, config.home_nets))
+    elsewhere, sender = stats["elsewhere_connections"], stats["elsewhere_sender"]
+    if elsewhere * 2 > stats["smtp_flows"]:
+        whose = f", most are of {sender}" if sender else ""
+        hints.append(
+            f"{elsewhere:,} of {counted(stats['smtp_flows'], 'mail connection')} have no end in a home network "
+            f"({nets}), and nobody is judged for them{whose}: name the networks of this site with --home-net"
+        )
+    elif stats["devices"] == 0:
         hints.append(
             f"no packet from a home network ({nets}): are the addresses public? name them with --home-net"
         )

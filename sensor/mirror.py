@@ -30,6 +30,7 @@ class _Direction:
     noun: str  # what is heard
     complaint: str
     question: str = "is the mirror one-way?"
+    again: str = "the mirror shows both directions again"
     is_missing: bool = False
     _since_s: float | None = None
     _n_heard: int = 0
@@ -40,7 +41,7 @@ class _Direction:
         if n_missed > self._n_missed:
             was_missing, self.is_missing = self.is_missing, False
             self._n_heard, self._n_missed, self._since_s = n_heard, n_missed, None
-            return "the mirror shows both directions again" if was_missing else None
+            return self.again if was_missing else None
         if self._since_s is None:
             if n_heard > self._n_heard:
                 self._since_s = now_s
@@ -67,6 +68,15 @@ def _directions() -> tuple[_Direction, ...]:
         ),
         _Direction(
             "mail_commands", "smtp_replies", "smtp_commands", "reply", "no mail client seen, only servers,"
+        ),
+        _Direction(
+            "home_mail",
+            "elsewhere_connections",
+            "outside_connections",
+            "mail connection of others",
+            "no mail of a home network",
+            "are these the networks of this site, or is one missing (--home-net)?",
+            "mail of home networks comes again",
         ),
         _Direction("dns_responses", "dns_queries", "dns_responses", "look-up", "no DNS response seen"),
         _Direction("dns_queries", "dns_responses", "dns_queries", "response", "no DNS query seen"),

@@ -40,7 +40,7 @@ from sensor.model.channel import START_NS, Channel
 from sensor.model.evidence import EvidenceTable, alarm_threshold
 from sensor.model.score import MonotoneIndex
 from sensor.native import arrays_of
-from sensor.notation import eve_time, mac_text
+from sensor.notation import address_text, eve_time, mac_text
 from sensor.state.checkpoint import EVIDENCE, Snapshot
 from sensor.state.weeks import Peaks
 
@@ -470,6 +470,8 @@ class Pipeline:
             "excepted_connections": int(t.clock[0]["excepted"]),
             "outside_connections": int(t.clock[0]["called"]),
             "outside_answers": int(t.clock[0]["answered"]),
+            "elsewhere_connections": int(t.clock[0]["elsewhere"]),
+            "elsewhere_sender": _stranger(t),
             "model": self._lifecycle.model,
             "open_alerts": self._lifecycle.open_by_severity(),
             "tables": self._table_use(n_devices),
@@ -499,6 +501,14 @@ _DEVICE_TOTALS: dict[str, tuple[Count, ...]] = {
     "mx_queries": (Count.MX,),
     "dns_queries": (Count.DNS,),
 }
+
+
+def _stranger(t: DeviceTables) -> str | None:
+    """Return who makes most of the mail connections that have no end at home, None if nobody stands out."""
+    clock = t.clock[0]
+    if clock["stranger_lead"] == 0:
+        return None
+    return address_text(int(clock["stranger_hi"]), int(clock["stranger_lo"]))
 
 
 def _role_label(role: Any) -> str:

@@ -124,6 +124,8 @@ class _FakePipeline:
             "first_ts": "2026-11-23T14:50:10.000000+0000",
             "last_ts": "2026-11-23T14:53:22.000000+0000",
             "smtp_flows": 31,
+            "elsewhere_connections": 0,
+            "elsewhere_sender": None,
             "smtp_commands": 90,
             "smtp_replies": 120,
             "dns_queries": 40,

@@ -359,6 +359,11 @@ def test_a_failed_output_is_one_line(fake: Callable[..., FakeRun], tmp_path: Pat
     [
         ({"packets": 0}, "no packets at all: nothing was judged"),
         ({"devices": 0}, "no packet from a home network (10.0.0.0/8, 172.16.0.0/12,"),
+        (
+            {"elsewhere_connections": 16, "elsewhere_sender": "192.0.2.7"},
+            "16 of 31 mail connections have no end in a home network (10.0.0.0/8, 172.16.0.0/12,",
+        ),
+        ({"elsewhere_connections": 15}, None),
         ({"dns_queries": 0}, "no DNS seen: "),
         ({"smtp_replies": 0}, "only the mail clients were seen, not their peers"),
         ({"smtp_commands": 0}, "only the mail servers were seen, not their peers"),

@@ -829,6 +829,18 @@ def is_home_claim(t: DeviceTables, event: Any) -> bool:
     return is_home(t, hi, lo) or (event["kind"] in (_ND, _DHCPV6) and is_global(hi))
 
 
+@inner
+def note_stranger(t: DeviceTables, hi: int, lo: int) -> None:
+    """Note a mail connection between addresses outside: the home networks may not be those of this site."""
+    clock = t.clock[0]
+    clock["elsewhere"] += 1
+    if clock["stranger_lead"] == 0:
+        clock["stranger_hi"] = hi
+        clock["stranger_lo"] = lo
+    is_same = clock["stranger_hi"] == hi and clock["stranger_lo"] == lo
+    clock["stranger_lead"] += 1 if is_same else -1
+
+
 @spliced
 def observe_event(t: DeviceTables, event: Any, text: NDArray[np.uint8], ts_ns: int) -> bool:
     """Take one event; True if a verdict is due at once."""
@@ -838,6 +850,8 @@ def observe_event(t: DeviceTables, event: Any, text: NDArray[np.uint8], ts_ns: i
         return False
     orig_home = is_home(t, event["orig_hi"], event["orig_lo"])
     resp_home = is_home(t, event["resp_hi"], event["resp_lo"])
+    if kind == _OPEN and not orig_home and not resp_home:
+        note_stranger(t, event["orig_hi"], event["orig_lo"])
     # Whoever carries packets of addresses outside is a router.
     if not orig_home:
         note_outside_sender(t.routers, t.devices, event["orig_mac"], event["orig_hi"])

@@ -115,7 +115,13 @@ def load_devices(t: DeviceTables, arrays: Mapping[str, NDArray[Any]]) -> None:
     for field in _LISTS:
         getattr(t, field)[: len(arrays[field])] = arrays[field]
     t.clock[:] = arrays["clock"]
-    for total in ("excepted", "called", "answered"):  # of this run, as evictions
+    for total in (
+        "excepted",
+        "called",
+        "answered",
+        "elsewhere",
+        "stranger_lead",
+    ):  # of this run, as evictions
         t.clock[total] = 0
     # The configuration may be another one than before.
     mark_known_servers(t)

@@ -287,6 +287,13 @@ CLOCK_DTYPE = np.dtype(
         ("excepted", np.int64),  # mail connections that an exception covers
         ("called", np.int64),  # mail connections to servers outside
         ("answered", np.int64),  # events in which somebody outside answered: what a one-way mirror lacks
+        ("elsewhere", np.int64),  # mail connections of which no end is at home
+        (
+            "stranger_hi",
+            np.int64,
+        ),  # who makes most of these, if anybody makes more than half (Boyer and Moore 1981)
+        ("stranger_lo", np.int64),
+        ("stranger_lead", np.int64),
     ]
 )
 
