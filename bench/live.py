@@ -133,16 +133,31 @@ class Namespace:
         return ["ip", "netns", "exec", self._name, *command]
 
 
+def family(pid: int) -> list[int]:
+    """Return a process and its descendants, as far as they are there."""
+    pids = [pid]
+    for parent in pids:
+        for task in Path(f"/proc/{parent}/task").glob("*"):
+            pids += map(int, (task / "children").read_text().split())
+    return pids
+
+
 def cpu_s(pid: int) -> float:
-    """Return the CPU time of a process so far, user and system, with that of its children that have ended."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / TICKS
+    """Return the CPU time of a process and its descendants so far, user and system."""
+    total = 0.0
+    for member in family(pid):
+        fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
+        total += sum(map(int, fields[11:13])) / TICKS
+    return total
 
 
 def memory_mib(pid: int, what: str) -> float:
-    """Return VmRSS or VmHWM of a process."""
-    found = re.search(rf"{what}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(found[1]) / 1024 if found else 0.0
+    """Return VmRSS or VmHWM of a process and its descendants; what they share counts several times."""
+    total = 0.0
+    for member in family(pid):
+        found = re.search(rf"{what}:\s+(\d+) kB", Path(f"/proc/{member}/status").read_text())
+        total += int(found[1]) / 1024 if found else 0.0
+    return total
 
 
 def measure(
