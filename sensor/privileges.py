@@ -6,6 +6,7 @@ import ctypes
 import os
 import pwd
 import struct
+import sys
 from typing import Final
 
 from sensor.errors import ConfigError, SensorError
@@ -34,8 +35,11 @@ def drop_privileges(user: pwd.struct_passwd) -> None:
     try:
         if os.geteuid() == 0:
             os.setgroups([])
-            os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
-            os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+            # For root they set the saved ids, too; macOS has no setresuid.
+            os.setgid(user.pw_gid)
+            os.setuid(user.pw_uid)
+        if not sys.platform.startswith("linux"):
+            return  # capabilities and no_new_privs are Linux's
         libc = ctypes.CDLL(None, use_errno=True)
         _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         _check(libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))

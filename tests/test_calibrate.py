@@ -16,7 +16,7 @@ from sensor.cli import main
 from sensor.errors import ModelError
 from sensor.model.artifact import Artifact, Threshold, read_artifact, write_artifact
 from sensor.model.calibrate import LEAST_FACTOR, WEEKS_PER_YEAR, calibrate
-from sensor.model.evidence import RULE_EVIDENCE
+from sensor.model.evidence import CAP, RULE_EVIDENCE
 from sensor.notation import eve_time
 from sensor.pipeline import model_id
 from sensor.state.database import open_for_command, open_for_sensor
@@ -70,6 +70,23 @@ def test_too_few_weeks_change_nothing():
         calibrate(with_thresholds(1.0, 0.5), np.zeros((20, 2)), "then")
 
 
+def test_where_weeks_were_left_out_for_what_they_reached_nothing_is_lowered():
+    artifact, quiet = with_thresholds(1.0), np.zeros((60, 2))
+    (before,), ((lowered,), (kept,)) = (
+        artifact.manifest.thresholds,
+        (
+            calibrate(artifact, quiet, "then", may_lower=may_lower)[0].manifest.thresholds
+            for may_lower in (True, False)
+        ),
+    )
+    assert lowered.evidence < before.evidence == pytest.approx(kept.evidence)
+
+
+def test_a_model_that_no_threshold_would_keep_quiet_is_silent():
+    calibrated, _ = calibrate(with_thresholds(1.0), np.full((60, 2), [0.0, CAP]), "then")
+    assert calibrated.manifest.thresholds[0].evidence > CAP
+
+
 def test_rules_stay_above_every_threshold():
     """What a rule accuses is an alert at any threshold, and no reason to raise one."""
     peaks = np.full((60, 2), [RULE_EVIDENCE, 0.0])
@@ -100,7 +117,7 @@ def state(tmp_path: Path, shipped: Artifact) -> Path:
         accused = [an_alert_on(key, WEEK + 1) for key in keys[:2]]
         database.write(accused, [], (WEEK + 3) * WEEK_NS)
     with open_for_command(directory / DATABASE, may_write=True) as database:
-        database.add_label(accused[1].alert_id, "benign", "the new scanner", "ann", 0, 1)
+        database.add_label(accused[1].alert_id, "benign", "the new scanner", "ann", 0, (WEEK + 9) * WEEK_NS)
     return directory
 
 
@@ -130,6 +147,8 @@ def test_the_command_writes_a_model_for_the_site(state: Path, shipped: Artifact,
     assert site.manifest.calibration is not None
     assert site.manifest.calibration.device_weeks == 79
     assert site.manifest.calibration.until == eve_time((WEEK + 2) * WEEK_NS)
+    with pytest.raises(ModelError, match="calibrated already"):
+        calibrate(site, np.zeros((60, 2)), "then")
     (one, *others) = site.manifest.thresholds
     assert one.evidence > 20.0  # five weeks reached that, and one may
     assert [t.evidence for t in others] == [5.0 * one.evidence / 4.0, 6.0 * one.evidence / 4.0]

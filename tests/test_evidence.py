@@ -241,6 +241,15 @@ def test_an_alert_that_ended_needs_new_evidence():
     assert table.evidence[0] > 8.0  # ... but a day of it is
 
 
+def test_what_a_rule_lent_is_not_taken_from_what_comes_after():
+    table = EvidenceTable(1)
+    step(table, 2.0, START_NS, rule=1)
+    table.release(0, 9.0)
+    for k in range(1, 9):
+        step(table, 4.0, START_NS + k * RECENT_SLOT_NS)
+    assert table.evidence[0] > 0.0
+
+
 @given(st.floats(0.001, 10), st.floats(0.001, 10))
 def test_a_smaller_budget_is_a_higher_threshold(one, other):
     low, high = sorted((one, other))

@@ -1,4 +1,4 @@
-"""Interfaces through scapy's sniffer, for systems without AF_PACKET (BSD, macOS, Windows): slower by far.
+"""Interfaces through scapy's sniffer, for systems without AF_PACKET (BSD, macOS): slower by far.
 
 Scapy is optional and under the GPL: only whoever installs it beside the sensor has it, and it only fetches packets. It
 is kept from dissecting them, which is slow, and more code that reads hostile bytes.
@@ -204,7 +204,11 @@ class SnifferCapture(FrameRun):
             self._on_status(f"{shown} gives no packets any more: it is tried again every second")
         try:
             port.socket = self._open(port.name)
-        except CaptureError:
+        except CaptureError as reason:
+            # Privileges are dropped by now, and some systems want them for this.
+            if port.state != "lost":
+                port.state = "lost"
+                self._on_status(f"{reason}: it is tried on, but may take a restart of the sensor")
             return
         self._start(port)
         port.state = "up"

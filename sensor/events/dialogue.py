@@ -604,7 +604,6 @@ def lose_bytes(
     release_line(tables, side)
     flow["flags"] = flow["flags"] | _FLAG_GAP
     if direction == ORIG:
-        count_unread(tables, row, n)
         if skip_chunk_bytes(flow, n):
             return
         if flow["client_mode"] in (_DATA_PENDING, _DATA):

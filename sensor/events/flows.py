@@ -20,6 +20,7 @@ from sensor.events.dialogue import (
     RESP,
     SKIP_LINE,
     ClientMode,
+    count_unread,
     end_content,
     end_message,
     keep_line,
@@ -487,6 +488,8 @@ def lose_stream(
         release_line(tables, side)
         side["line_slot"] = SKIP_LINE
     else:
+        if direction == ORIG and n_lost <= MAX_AHEAD_BYTES:  # a greater leap may be a stray segment's
+            count_unread(tables, row, n_lost)
         lose_bytes(tables, row, direction, n_lost, data, pos, end)
 
 

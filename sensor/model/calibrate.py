@@ -14,7 +14,7 @@ import numpy as np
 
 from sensor.errors import ModelError
 from sensor.model.artifact import Artifact, Calibration
-from sensor.model.evidence import CAP, REVIEW_SHARE, RULE_EVIDENCE
+from sensor.model.evidence import CAP, MOST_RISE, REVIEW_SHARE, RULE_EVIDENCE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,14 +41,19 @@ class Calibrated(NamedTuple):
     factor: float | None
 
 
-def calibrate(artifact: Artifact, peaks: Floats, until: str) -> tuple[Artifact, list[Calibrated]]:
+def calibrate(
+    artifact: Artifact, peaks: Floats, until: str, *, may_lower: bool = True
+) -> tuple[Artifact, list[Calibrated]]:
     """Return the model with a site's thresholds, and what became of each budget, the largest first.
 
     ``peaks``: f8[n, 2], the most evidence of index and model in each device-week; ``until``: when the last one ended.
-    ModelError if they are too few for any budget.
+    ``may_lower``: not if weeks are left out for what they reached: those that are left tell nothing of how many do.
+    ModelError if they are too few for any budget, or the model was calibrated before.
     """
+    if artifact.manifest.calibration is not None:
+        raise ModelError("the model is calibrated already: name the one that it was made from")
     thresholds, found = [], []
-    factor = LEAST_FACTOR
+    factor = LEAST_FACTOR if may_lower else 1.0
     for threshold in sorted(artifact.manifest.thresholds, key=lambda t: -t.budget):
         ratios = np.sort(_ratios(peaks, threshold))[::-1]
         n_allowed = int((len(peaks) + 1) * threshold.budget / WEEKS_PER_YEAR)
@@ -82,8 +87,10 @@ def _ratios(peaks: Floats, threshold: Threshold) -> Floats:
 
 
 def _scaled(threshold: Threshold, factor: float) -> Threshold:
+    """Scale thresholds: above CAP, which none reaches, the model is silent; below MOST_RISE one connection would do."""
+    least = min(threshold.evidence, float(np.nextafter(MOST_RISE, np.inf)))
     return msgspec.structs.replace(
         threshold,
-        evidence=min(threshold.evidence * factor, CAP),
+        evidence=min(max(threshold.evidence * factor, least), float(np.nextafter(CAP, np.inf))),
         index_evidence=min(threshold.index_evidence * factor, RULE_EVIDENCE),
     )

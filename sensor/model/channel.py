@@ -46,7 +46,7 @@ class Channel(NamedTuple):
 
     def release(self, row: int) -> None:
         """Let an alert that has ended need new evidence before it starts again."""
-        self.evidence.release(row, REVIEW_SHARE * self.threshold)
+        self.evidence.release(row, REVIEW_SHARE * min(self.threshold, self.start_threshold))
 
 
 def weigh(

@@ -6,7 +6,7 @@ features look back over hours, so steps that are minutes apart tell nearly the s
 device, which makes hundreds of them a day, would add up what is one observation. MEMORY_NS of it count in full. Of a
 device that has been watched for less, what is known is as new as its age, so that a flood is not slowed down.
 
-One step raises it by MOST_RISE at most: no single connection accuses anybody.
+One step raises it by MOST_RISE at most: at the thresholds of small budgets no single connection accuses anybody.
 
 A device steps once per bucket of five minutes, and within one whenever so much has come that waiting would be too
 late (devices/activity.py). What is carried fades over idle days. The threshold follows from the operator's budget.
@@ -202,6 +202,6 @@ class EvidenceTable:
         """Leave no more than ``most`` of the evidence against a device: only what is new can add to it."""
         entry = self.table[row]
         if float(entry["evidence"]) > most:
-            # What a step was not allowed to add is no news either.
-            entry["carried"] -= max(float(entry["evidence"]), float(entry["carried"] + entry["said"])) - most
+            # What a step was not allowed to add is no news either; what a rule has lent was never carried.
+            entry["carried"] -= max(float(entry["carried"] + entry["said"]) - most, 0.0)
             entry["evidence"] = most

@@ -35,6 +35,7 @@ MAX_DEVICES: Final = 1 << 16
 MAX_ALERTS: Final = 1 << 15
 #: What devices were like is of no use longer: a year is what most budgets are about.
 KEPT_WEEKS: Final = 57
+MAX_WEEKS: Final = 1 << 18
 
 Verdict = Literal["benign", "infected"]
 
@@ -204,6 +205,13 @@ class Database:
                         (device, week, some.model_id, index, model),
                     )
             run("DELETE FROM weeks WHERE week < ?", (now_ns // WEEK_NS - KEPT_WEEKS,))
+            (n_weeks,) = run("SELECT count(*) FROM weeks").fetchone()
+            if n_weeks > MAX_WEEKS:  # those of devices that were hardly there first
+                run(
+                    "DELETE FROM weeks WHERE (device, week, model) IN"
+                    " (SELECT device, week, model FROM weeks ORDER BY minutes, week LIMIT ?)",
+                    (n_weeks - MAX_WEEKS,),
+                )
             run("DELETE FROM devices WHERE last_seen < ?", (oldest,))
             run("DELETE FROM alerts WHERE last_time < ?", (oldest,))
             for table, key, time, most in (
@@ -251,7 +259,7 @@ class Database:
     def weeks(self, model_id: str) -> list[DeviceWeek]:
         """Return what is known of devices by week, of those that are over, with the evidence of one model."""
         with self._explained() as connection:
-            verdicts = {device: label.verdict for device, label in self._labels().items()}
+            labels = self._labels()
             (latest,) = connection.execute("SELECT max(week) FROM weeks").fetchone()
             rows = connection.execute(
                 "SELECT device, week, minutes, index_peak, model_peak FROM weeks WHERE model = ? AND week < ?"
@@ -268,7 +276,7 @@ class Database:
         return [
             DeviceWeek(
                 *(device, week, minutes, of_index, of_model),
-                label=verdicts.get(device),
+                label=_verdict_then(labels.get(device), week),
                 is_accused=any(
                     first < eve_time((week + 1) * WEEK_NS) and last >= eve_time(week * WEEK_NS)
                     for first, last in accused.get(device, ())
@@ -366,6 +374,11 @@ class Database:
             self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
+
+
+def _verdict_then(label: Label | None, week: int) -> Verdict | None:
+    """Return what a label says of a device in a week; it says nothing of those that begin after its end."""
+    return None if label is None or label.expires_ns <= week * WEEK_NS else label.verdict
 
 
 def _insert_label(

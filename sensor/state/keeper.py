@@ -219,7 +219,7 @@ class Keeper:
         peaks, self._peaks_so_far = self._peaks_so_far, []
         with self._changed:
             self._devices = described
-            self._peaks.extend(peaks)
+            self._peaks = [*self._peaks, *peaks][-_MAX_PEAKS:]
             self._changed.notify_all()
 
     def _act(self, pipeline: Pipeline) -> None:
