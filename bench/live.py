@@ -179,7 +179,7 @@ def measure(
             )
         try:
             wait_until(lambda: contestant.ready in output.read_text(errors="replace"), process)
-            time.sleep(1)
+            time.sleep(1)  # what it still does to start is not to count
             before_s = cpu_s(process.pid)
             speed = ["--topspeed"] if pps is None else [f"--pps={pps}"]
             feed = ["taskset", "-c", str(cores[0]), "tcpreplay", "-q", "-K", "-i", FEED, *speed]
@@ -188,7 +188,7 @@ def measure(
             early_mib = memory_mib(process.pid, "VmRSS")
             n_sent, result.sent_per_s = send(net, [*feed, f"--loop={max(loops - first, 1)}", str(path)])
             result.sent += n_sent
-            time.sleep(1)  # what waits in the ring
+            time.sleep(1)  # what waits in the ring is to be read: no contestant says when it is
             result.cpu_ns = (cpu_s(process.pid) - before_s) * 1e9
             result.growth = memory_mib(process.pid, "VmRSS") / max(early_mib, 1)
             result.peak_mib = memory_mib(process.pid, "VmHWM")

@@ -1387,8 +1387,9 @@ def calibrate(*, state_path: str | None, model_path: str | None, out: str | None
     """Fit the thresholds of a model to a site, by the weeks that a sensor with --state has watched.
 
     Of each device, each week that is over counts with the most evidence that there was against it. Left out are weeks
-    in which an alert on the device was open, unless it is labelled benign, and devices that are labelled infected. The
-    model that watch used has to be named, if it was not the one that comes along. DIR is a model for watch --model.
+    in which an alert on the device was open, unless it is labelled benign, and devices that are labelled infected. If
+    watch used another model than the one that comes along, name it; of a calibrated one, that it was made from. What is
+    written is a model for watch --model.
     """
     path = _database_of(state_path)
     if out is None:

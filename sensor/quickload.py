@@ -2,7 +2,7 @@
 
 Before numba looks into its cache, it fills its tables of everything that it could compile, and imports for that
 what it finds (SciPy, too). With each kernel it then reads the kernel's LLVM code, for other functions to put in their
-place, which nobody does with a kernel: a third of the time until the first packet, and 60 MiB.
+place, which nobody does with a kernel: much of the time until the first packet, and of the memory.
 
 What is patched here is private to numba. Nothing else depends on it: a compiled kernel is the same, and with a numba
 that has it not, kernels load as numba loads them.

@@ -16,6 +16,7 @@ from sensor.cli import main
 from sensor.devices.features import FEATURES, N_FEATURES, Feature
 from sensor.errors import DataError
 from sensor.model.artifact import ARRAYS, FORMAT, MANIFEST, Artifact, Manifest, Threshold, read_artifact
+from sensor.model.calibrate import WEEKS_PER_YEAR
 from sensor.model.channel import START_NS
 from sensor.model.score import Model, Verdicts
 from sensor.pipeline import Pipeline
@@ -28,7 +29,6 @@ from sensor.training.evaluate import evaluate, hear
 from sensor.training.fit import (
     ONE_IN,
     SPARE,
-    WEEKS_PER_YEAR,
     calibrate,
     calibrate_start,
     evidence_path,

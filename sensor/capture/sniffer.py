@@ -75,9 +75,8 @@ class SnifferCapture(FrameRun):
             from scapy.interfaces import get_if_list  # noqa: PLC0415
         except ImportError as error:
             raise ConfigError(_HOW_TO_INSTALL) from error
-        logging.getLogger("scapy.runtime").setLevel(
-            logging.ERROR
-        )  # what it says of interfaces we say ourselves
+        # What it says of interfaces we say ourselves.
+        logging.getLogger("scapy.runtime").setLevel(logging.ERROR)
         if not conf.layers.filtered:
             conf.layers.filter([])
         self._conf = conf
@@ -137,11 +136,11 @@ class SnifferCapture(FrameRun):
             return self._conf.L2listen(iface=name, promisc=True)
         except PermissionError as error:
             raise CaptureError(f"{visible(name)} cannot be captured from: run as root") from error
-        except Exception as error:  # scapy's own, and each system's
+        except Exception as error:  # scapy has its own, and each system others: all mean that it cannot be
             raise CaptureError(f"{visible(name)} cannot be captured from: {visible(str(error))}") from error
 
     def _start(self, port: _Port) -> None:
-        from scapy.sendrecv import AsyncSniffer  # noqa: PLC0415
+        from scapy.sendrecv import AsyncSniffer  # noqa: PLC0415 - optional, as above
 
         port.sniffer = AsyncSniffer(opened_socket=port.socket, store=False, prn=self._take)
         port.sniffer.start()

@@ -9,7 +9,8 @@ device that has been watched for less, what is known is as new as its age, so th
 One step raises it by MOST_RISE at most: at the thresholds of small budgets no single connection accuses anybody.
 
 A device steps once per bucket of five minutes, and within one whenever so much has come that waiting would be too
-late (devices/activity.py). What is carried fades over idle days. The threshold follows from the operator's budget.
+late (devices/activity.py). What is carried fades over idle days, but for what the last step said. The threshold follows
+from the operator's budget.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SLACK = 1.0
 #: What one verdict says at most, either way.
 MOST_FOR = 12.0
 MOST_AGAINST = 6.0
-#: What one step adds to the evidence at most. On simulated devices a lower value would cost, a higher one gain nothing.
+#: What one step adds to the evidence at most. On simulated devices lower values cost recall, higher ones gain little.
 MOST_RISE = 3.0
 CAP = 60.0
 #: How long a verdict must have held to be carried in full; for younger devices, as long as they are watched ...

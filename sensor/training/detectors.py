@@ -252,7 +252,7 @@ def novelty(traces: Sequence[DeviceTrace], seed: int) -> list[Detector]:
     (Mirsky et al. 2018), here a linear one, accusing beyond the largest error of its training. Both look once an hour.
     """
     from sklearn.decomposition import PCA  # noqa: PLC0415 - only training has it
-    from sklearn.ensemble import IsolationForest  # noqa: PLC0415
+    from sklearn.ensemble import IsolationForest  # noqa: PLC0415 - likewise
 
     rng = np.random.default_rng([seed, 7])
     rows = np.concatenate([trace.features for trace in traces if not trace.family])

@@ -12,6 +12,7 @@ from sensor.devices.features import FEATURES, N_FEATURES, Feature, Needs
 from sensor.errors import DataError
 from sensor.model.artifact import FORMAT, Artifact, Manifest, StartThreshold, Threshold, schema_digest
 from sensor.model.boosted import BoostedTrees
+from sensor.model.calibrate import WEEKS_PER_YEAR
 from sensor.model.channel import START_NS
 from sensor.model.evidence import CAP, RULE_EVIDENCE, alarm_threshold, walk_evidence
 from sensor.model.score import MonotoneIndex
@@ -47,7 +48,6 @@ MASKED: Final = 0.2
 N_FOLDS: Final = 4
 #: Budgets that are calibrated, in false alarms a device-year, as far as the data suffice.
 BUDGETS: Final = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
-WEEKS_PER_YEAR: Final = 365 / 7
 #: Of the captures of the first hours of watching, one in so many may accuse a harmless device.
 ONE_IN: Final = 200
 #: In those hours the model's threshold is as high as it can be at a loss of this share of the infected devices that the

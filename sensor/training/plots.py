@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from sensor.outputs import OutputFile
 from sensor.training.evaluate import QUANTILES
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def draw(directory: Path, measured: dict[str, Any]) -> None:
 
 def _draw_recall(path: Path, measured: dict[str, Any]) -> None:
     """Draw the curve of ours, its calibrated budgets on it, and each other detector at its own setting."""
-    from matplotlib import pyplot as plt  # noqa: PLC0415
+    from matplotlib import pyplot as plt  # noqa: PLC0415 - as above, and after mpl.use
 
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     curve = measured["curve"]
@@ -75,7 +76,7 @@ def _draw_recall(path: Path, measured: dict[str, Any]) -> None:
 
 def _draw_delay(path: Path, measured: dict[str, Any]) -> None:
     """Draw for each family when a tenth, a quarter, a half, ... of its devices are found; open where they never are."""
-    from matplotlib import pyplot as plt  # noqa: PLC0415
+    from matplotlib import pyplot as plt  # noqa: PLC0415 - as above, and after mpl.use
 
     families = measured["at"][0]["families"]
     figure, axes = plt.subplots(figsize=(8, 0.4 * len(families) + 1.5), layout="constrained")
@@ -102,9 +103,7 @@ def _draw_delay(path: Path, measured: dict[str, Any]) -> None:
 
 
 def _save(figure: Any, path: Path) -> None:
-    from matplotlib import pyplot as plt  # noqa: PLC0415
-
-    from sensor.outputs import OutputFile  # noqa: PLC0415
+    from matplotlib import pyplot as plt  # noqa: PLC0415 - as above, and after mpl.use
 
     with OutputFile(str(path)) as output, output.writing():
         figure.savefig(output.stream, format="svg", metadata={"Date": None})
