@@ -43,6 +43,7 @@ tools:
 bench: $(VENV)/.installed
 	$(BIN)/pip install -q -e '.[bench]'
 	$(BIN)/python bench/run.py $(BENCH)
+	$(BIN)/python bench/scoring.py
 
 lab: $(VENV)/.installed
 	$(SUDO) $(BIN)/python pcaps/lab.py --out pcaps

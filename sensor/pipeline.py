@@ -574,6 +574,8 @@ def warm_up(config: Config, artifact: Artifact | None = None) -> None:
     pipeline.advance(1)
     pipeline.observe(np.zeros(1, dtype=EVENT_DTYPE), np.zeros(1, dtype=np.uint8))
     pipeline._judge_rows(nothing, 0)
+    for channel in pipeline._channels:
+        channel.model.explain(np.zeros(N_FEATURES))
     pipeline.finish()
     pipeline.device_table()
 

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensor.devices.features import N_FEATURES
 from sensor.model.channel import Channel, weigh
 from sensor.model.evidence import REVIEW_SHARE, RULE_EVIDENCE, EvidenceTable
 from sensor.model.score import MonotoneIndex, Verdicts
@@ -26,7 +25,7 @@ def heard(index: float, model: float | None, rule: int = -1, *, is_start: bool =
             table.evidence[0] = evidence
             channels.append(Channel(name, MonotoneIndex(), table, threshold, START_SHARE * threshold))
     none = np.zeros(1)
-    verdicts = Verdicts(none, np.zeros((1, N_FEATURES)), np.array([rule]), np.zeros(1, dtype=np.int64))
+    verdicts = Verdicts(none, np.array([rule]), np.zeros(1, dtype=np.int64))
     loudest, ratio = weigh(channels, np.array([0]), [verdicts] * len(channels), is_start=is_start)
     return int(loudest[0]), float(ratio[0])
 

@@ -74,7 +74,6 @@ def verdicts(logits: list[float], rules: list[int] | None = None) -> Verdicts:
     n = len(logits)
     return Verdicts(
         logit=np.array(logits, dtype=float),
-        terms=np.zeros((n, 1)),
         rules=np.array(rules or [-1] * n, dtype=np.int64),
         roles=np.zeros(n, dtype=np.int64),
     )

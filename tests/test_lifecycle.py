@@ -332,7 +332,7 @@ def test_less_of_the_picture_is_less_confidence():
 
 def test_reasons_are_those_terms_that_added_most():
     run = Run()
-    terms = MODEL.judge(features_of(run.tables, row_of(run.tables), START_NS + 30 * SECOND_NS)[None]).terms[0]
+    terms = MODEL.explain(features_of(run.tables, row_of(run.tables), START_NS + 30 * SECOND_NS))
     (alert,) = run.judge(9.0, 30, rule=-1)
     added = {FEATURES[f].name: term for f, term in zip(MODEL.term_features, terms, strict=True)}
     shown = [added[reason.feature] for reason in alert.reasons]
@@ -370,6 +370,6 @@ def test_alerts_of_two_devices_at_one_moment_differ():
 def test_verdicts_on_nothing_say_nothing():
     run = Run()
     nothing = np.zeros(0, dtype=np.int64)
-    empty = Verdicts(np.zeros(0), np.zeros((0, 1)), nothing, nothing)
+    empty = Verdicts.empty(0)
     run.lifecycle.take(nothing, np.zeros((0, N_FEATURES)), [empty], START_NS)
     assert run.alerts == []

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
-from sensor.model.trees import LEAF, Trees, evaluate_trees, find_fault
+from sensor.model.quickscorer import cut, score_rows
+from sensor.model.trees import LEAF, MAX_LEAVES, Trees, find_fault, share_out
 from sensor.training.fit import export_trees
 
 pytestmark = pytest.mark.kernel
@@ -23,8 +24,8 @@ def fitted(seed: int) -> tuple[HistGradientBoostingClassifier, np.ndarray]:
     rows[rng.random(rows.shape) < rng.uniform(0, 0.5)] = np.nan
     classifier = HistGradientBoostingClassifier(
         max_iter=12,
-        max_leaf_nodes=int(rng.integers(2, 16)),
-        min_samples_leaf=5,
+        max_leaf_nodes=int(rng.choice([2, 5, 16, 33, 64])),
+        min_samples_leaf=2,
         monotonic_cst=rng.integers(-1, 2, N_FEATURES).tolist(),
         early_stopping=False,
         random_state=0,
@@ -35,8 +36,10 @@ def fitted(seed: int) -> tuple[HistGradientBoostingClassifier, np.ndarray]:
 
 
 def evaluated(trees: Trees, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The scores of rows, found both ways, and the features' shares of them."""
     score, shares = np.empty(len(rows)), np.empty(rows.shape)
-    evaluate_trees(trees, rows, score, shares)
+    score_rows(cut(trees, rows.shape[1]), rows, np.empty(len(trees.roots), dtype=np.uint64), score)
+    assert [share_out(trees, row, out) for row, out in zip(rows, shares, strict=True)] == score.tolist()
     return score, shares
 
 
@@ -115,6 +118,9 @@ def test_a_stump_is_sound():
         ("left", [0, 0, 0], "a left child"),
         ("right", [3, 0, 0], "a right child"),
         ("right", [-1, 0, 0], "a right child"),
+        ("right", [1, 0, 0], "has not one parent"),
+        ("roots", [0, 0], "has not one parent"),
+        ("roots", [1], "has not one parent"),
         ("roots", [3], "a root is no node"),
         ("roots", [-1], "a root is no node"),
         ("roots", [], "no trees"),
@@ -128,6 +134,27 @@ def test_a_stump_is_sound():
 def test_what_could_run_away_is_found(field, values, fault):
     changed = np.array(values, dtype=getattr(STUMP, field).dtype)
     assert fault in (find_fault(STUMP._replace(**{field: changed}), 2) or "")
+
+
+def comb(n_leaves: int) -> Trees:
+    """A tree each of whose nodes has a leaf on its left side, for values up to its number."""
+    inner = np.arange(n_leaves - 1)
+    n = 2 * n_leaves - 1
+    columns = {name: np.zeros(n, dtype=getattr(STUMP, name).dtype) for name in Trees._fields[2:]}
+    columns["feature"][1::2] = columns["feature"][-1] = LEAF
+    columns["threshold"][0:-1:2] = inner
+    columns["left"][0:-1:2] = 2 * inner + 1
+    columns["right"][0:-1:2] = 2 * inner + 2
+    columns["value"][1::2] = inner
+    columns["value"][-1] = n_leaves - 1
+    return STUMP._replace(**columns)
+
+
+def test_a_tree_has_as_many_leaves_as_a_word_has_bits():
+    assert find_fault(comb(MAX_LEAVES), 1) is None
+    assert find_fault(comb(MAX_LEAVES + 1), 1) == "a tree has 65 leaves, and 64 are the most"
+    rows = np.arange(MAX_LEAVES, dtype=float).reshape(-1, 1)
+    assert evaluated(comb(MAX_LEAVES), rows)[0].tolist() == [0.5 + k for k in range(MAX_LEAVES)]
 
 
 @pytest.mark.parametrize("field", Trees._fields)

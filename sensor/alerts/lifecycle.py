@@ -286,7 +286,9 @@ class Lifecycle:
             channel=f"rule:{rule}" if rule else channel.name,
             summary=summarise(counts, (now_ns - first_ns) / SECOND_NS),
             advice=advise(cause, is_review=event_type == "review"),
-            reasons=find_reasons(known, verdicts.terms[i].tolist(), channel.model.term_features, rule),
+            reasons=find_reasons(
+                known, channel.model.explain(features).tolist(), channel.model.term_features, rule
+            ),
             counts=counts,
             onset=first.onset if first else eve_time(onset_ns),
             first_seen=eve_time(first_ns),

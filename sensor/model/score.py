@@ -28,19 +28,22 @@ if TYPE_CHECKING:
 class Verdicts:
     """What a model says of n devices.
 
-    ``logit``: f8[n], log-odds of a compromised device as far as the index goes; ``terms``: f8[n, n_terms],
-    what each term added to it, named by ``Model.term_features``; ``rules``: i8[n], the index of the hard rule
-    that holds in ``Model.rules``, -1 none; ``roles``: i8[n], Role.
+    ``logit``: f8[n], log-odds of a compromised device as far as the index goes; ``rules``: i8[n], the index of
+    the hard rule that holds in ``Model.rules``, -1 none; ``roles``: i8[n], Role.
     """
 
     logit: Floats
-    terms: Floats
     rules: NDArray[np.int64]
     roles: NDArray[np.int64]
 
+    @classmethod
+    def empty(cls, n: int) -> Verdicts:
+        """Return room for n, without a rule."""
+        return cls(np.empty(n), np.full(n, -1, dtype=np.int64), np.empty(n, dtype=np.int64))
+
     def of(self, chosen: NDArray[np.bool_]) -> Verdicts:
         """Return those of some devices."""
-        return Verdicts(self.logit[chosen], self.terms[chosen], self.rules[chosen], self.roles[chosen])
+        return Verdicts(self.logit[chosen], self.rules[chosen], self.roles[chosen])
 
 
 class Model(Protocol):
@@ -52,6 +55,10 @@ class Model(Protocol):
 
     def judge(self, features: Floats) -> Verdicts:
         """Judge ``features``, f8[n, N_FEATURES]."""
+        ...
+
+    def explain(self, features: Floats) -> Floats:
+        """Return what each term, named by ``term_features``, adds to the score of ``features``, f8[N_FEATURES]."""
         ...
 
 
@@ -224,15 +231,18 @@ def find_rule(f: Floats, is_server: bool) -> int:
 def judge_rows(
     features: Floats, terms: Floats, logit: Floats, rules: NDArray[np.int64], roles: NDArray[np.int64]
 ) -> None:
-    """Judge ``features``, f8[n, N_FEATURES]: fill ``terms`` (f8[n, n_terms]), ``logit``, ``rules``, ``roles``."""
+    """Judge ``features``, f8[n, N_FEATURES]: fill ``logit``, ``rules`` and ``roles``, i8[n].
+
+    ``terms``, f8[n_terms], is room to work in; it ends up with those of the last row.
+    """
     for i in range(logit.size):
         f = features[i]
         role = infer_role(f)
         is_server = role in (_MAIL_SERVER, _NEW_MAIL_SERVER)
-        fill_terms(f, is_server, terms[i])
+        fill_terms(f, is_server, terms)
         total = BIAS
-        for k in range(terms.shape[1]):
-            total += terms[i, k]
+        for k in range(terms.size):
+            total += terms[k]
         logit[i] = total
         rules[i] = find_rule(f, is_server)
         roles[i] = role
@@ -249,12 +259,13 @@ class MonotoneIndex:
         """Judge ``features``, f8[n, N_FEATURES]."""
         if features.ndim != 2 or features.shape[1] != N_FEATURES:
             raise ValueError(f"expected {N_FEATURES} features, not an array of shape {features.shape}")
-        n = len(features)
-        verdicts = Verdicts(
-            logit=np.empty(n),
-            terms=np.empty((n, len(TERM_FEATURES))),
-            rules=np.empty(n, dtype=np.int64),
-            roles=np.empty(n, dtype=np.int64),
-        )
-        judge_rows(features, verdicts.terms, verdicts.logit, verdicts.rules, verdicts.roles)
+        verdicts = Verdicts.empty(len(features))
+        terms = np.empty(len(TERM_FEATURES))
+        judge_rows(features, terms, verdicts.logit, verdicts.rules, verdicts.roles)
         return verdicts
+
+    def explain(self, features: Floats) -> Floats:
+        """Return what each term adds to the score of ``features``, f8[N_FEATURES]."""
+        one, terms = Verdicts.empty(1), np.empty(len(TERM_FEATURES))
+        judge_rows(features[None], terms, one.logit, one.rules, one.roles)
+        return terms

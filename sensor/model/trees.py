@@ -3,7 +3,8 @@
 A row goes left where its feature is at most the threshold, and where it is not known (NaN) the way that the
 node says. What a row adds up to equals scikit-learn's ``decision_function`` (tests/test_trees.py). Each step
 from a node to a child moves the expectation; that movement is the share of the node's feature, so the shares
-of all features and the expectation at the roots add up to the score, exactly (Saabas 2014).
+of all features and the expectation at the roots add up to the score, exactly (Saabas 2014). Where only the score
+is wanted, model/quickscorer.py is faster.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 LEAF = -1
+#: One bit of a word for each (model/quickscorer.py).
+MAX_LEAVES = 64
 
 
 class Trees(NamedTuple):
@@ -74,6 +77,13 @@ def find_fault(trees: Trees, n_features: int) -> str | None:
         # Behind its parent: so every way down comes to an end.
         if (child <= is_inner.nonzero()[0]).any() or (child >= n).any():
             return f"a {name} child does not lie behind its parent"
+    inner = is_inner.nonzero()[0]
+    times = np.bincount(np.concatenate([trees.roots, trees.left[inner], trees.right[inner]]), minlength=n)
+    if (times != 1).any():
+        return "a node has not one parent"
+    most = int(np.bincount(number_trees(trees)[~is_inner]).max())
+    if most > MAX_LEAVES:
+        return f"a tree has {most} leaves, and {MAX_LEAVES} are the most"
     if np.isnan(trees.threshold[is_inner]).any():
         return "a threshold is not a number"
     if not (np.isfinite(trees.value).all() and np.isfinite(trees.baseline).all()):
@@ -81,21 +91,40 @@ def find_fault(trees: Trees, n_features: int) -> str | None:
     return None
 
 
+def walk_levels(trees: Trees) -> list[NDArray[np.int64]]:
+    """Return the nodes by depth, the roots first."""
+    levels = []
+    nodes = trees.roots.astype(np.int64)
+    while len(nodes):
+        levels.append(nodes)
+        inner = nodes[trees.feature[nodes] != LEAF]
+        nodes = np.concatenate([trees.left[inner], trees.right[inner]]).astype(np.int64)
+    return levels
+
+
+def number_trees(trees: Trees) -> NDArray[np.int64]:
+    """Return the number of the tree that each node belongs to, i8[n]."""
+    tree = np.zeros(len(trees.feature), dtype=np.int64)
+    tree[trees.roots] = np.arange(len(trees.roots))
+    for nodes in walk_levels(trees):
+        inner = nodes[trees.feature[nodes] != LEAF]
+        tree[trees.left[inner]] = tree[trees.right[inner]] = tree[inner]
+    return tree
+
+
 @kernel
-def evaluate_trees(trees: Trees, features: Floats, score: Floats, shares: Floats) -> None:
-    """Fill ``score``, f8[n], and ``shares``, f8[n, n_features], for ``features``, f8[n, n_features]."""
-    for i in range(score.size):
-        total = trees.baseline[0]
-        for k in range(shares.shape[1]):
-            shares[i, k] = 0.0
-        for r in range(trees.roots.size):
-            node = trees.roots[r]
-            while trees.feature[node] != LEAF:  # children lie behind their parents
-                feature = trees.feature[node]
-                x = features[i, feature]
-                goes_left = trees.unknown_left[node] != 0 if np.isnan(x) else x <= trees.threshold[node]
-                child = trees.left[node] if goes_left else trees.right[node]
-                shares[i, feature] += trees.value[child] - trees.value[node]
-                node = child
-            total += trees.value[node]
-        score[i] = total
+def share_out(trees: Trees, features: Floats, shares: Floats) -> float:
+    """Return the score of ``features``, f8[n_features], and fill ``shares``, alike, with what each moves it by."""
+    shares[:] = 0.0
+    total: float = trees.baseline[0]
+    for r in range(trees.roots.size):
+        node = trees.roots[r]
+        while trees.feature[node] != LEAF:  # children lie behind their parents
+            feature = trees.feature[node]
+            x = features[feature]
+            goes_left = trees.unknown_left[node] != 0 if np.isnan(x) else x <= trees.threshold[node]
+            child = trees.left[node] if goes_left else trees.right[node]
+            shares[feature] += trees.value[child] - trees.value[node]
+            node = child
+        total += trees.value[node]
+    return total
