@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 _ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _ONE = np.uint64(1)
-#: A De Bruijn sequence: its 64 shifts begin with 64 different groups of six bits, which tell a single bit's place.
-_DE_BRUIJN = np.uint64(0x03F7_9D71_B4CB_0A89)
-_TOP_SIX = np.uint64(58)
+#: The powers of two up to 2 ** 63 leave 64 different remainders.
+_PRIME = np.uint64(67)
 
 
 class Cuts(NamedTuple):
@@ -34,7 +33,7 @@ class Cuts(NamedTuple):
     ``first``: i8[n_features + 1], where a feature's nodes begin; ``threshold``: f8[n]; ``tree``: i4[n]; ``keeps``:
     u8[n], bits of the leaves that are left when a row goes right. ``unknown_first``, ``unknown_tree``,
     ``unknown_keeps``: likewise of the nodes where a row without the feature goes right. ``baseline``: f8[1];
-    ``leaves``: i4[n_trees], where a tree's leaves begin in ``value``, f8[m]; ``place``: i8[64], see ``lowest_bit``.
+    ``leaves``: i4[n_trees], where a tree's leaves begin in ``value``, f8[m]; ``place``: i8[67], see ``lowest_bit``.
     """
 
     first: Ints
@@ -75,9 +74,8 @@ def cut(trees: Trees, n_features: int) -> Cuts:
     keeps[nodes] = ~(ones << number[left].astype(np.uint64))
     leaves = np.flatnonzero(is_leaf)
     leaves = leaves[np.lexsort((number[leaves], tree[leaves]))]
-    place = np.zeros(64, dtype=np.int64)
-    with np.errstate(over="ignore"):
-        place[(_DE_BRUIJN << np.arange(64, dtype=np.uint64)) >> _TOP_SIX] = np.arange(64)
+    place = np.zeros(int(_PRIME), dtype=np.int64)
+    place[(_ONE << np.arange(64, dtype=np.uint64)) % _PRIME] = np.arange(64)
     features = np.arange(n_features + 1)
     return Cuts(
         first=np.searchsorted(trees.feature[nodes], features),
@@ -96,9 +94,8 @@ def cut(trees: Trees, n_features: int) -> Cuts:
 
 @inner
 def lowest_bit(bits: np.uint64, place: Ints) -> int:
-    """Return the place of the lowest bit that is set (Leiserson et al. 1998)."""
-    low = bits & (~bits + _ONE)
-    found: int = place[(low * _DE_BRUIJN) >> _TOP_SIX]
+    """Return the place of the lowest bit that is set; there is one."""
+    found: int = place[(bits & (~bits + _ONE)) % _PRIME]
     return found
 
 
