@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from fleet import mail_connections
 
 from sensor.config import Config, Tables
 from sensor.devices.activity import observe_events
 from sensor.devices.features import N_FEATURES, compute_features
 from sensor.devices.site import describe_site
 from sensor.devices.table import new_device_tables
-from sensor.events.types import EVENT_DTYPE, EventKind
 from sensor.model.artifact import default_directory, read_artifact
 from sensor.model.evidence import EvidenceTable
 from sensor.model.score import MonotoneIndex
-from sensor.pipeline import Pipeline, Steps
+from sensor.pipeline import Pipeline, Steps, warm_up
 from sensor.simulate.emit import Templates, emit
 from sensor.simulate.store import open_world, write_world
 from sensor.simulate.world import WORLDS, Plan
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 WORLD_TARGET_S = 60.0
 TICK_TARGET_S = 0.1
 START_NS = 1_795_478_400 * 10**9
-HOME, OUTSIDE = 0x0000FFFF_0A000000, 0x0000FFFF_CB007100  # 10.0.0.0, 203.0.113.0, mapped into IPv6
 
 
 def main() -> None:
@@ -53,6 +52,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     artifact = read_artifact(default_directory())
+    warm_up(Config(), artifact)
     features = score_world(arguments.devices, arguments.seed, artifact)
     score_at_once(features, arguments.active, arguments.repeat, arguments.seed, artifact)
 
@@ -116,17 +116,7 @@ def score_at_once(of_world: Any, n: int, repeat: int, seed: int, artifact: Artif
 def active_devices(config: Config, n: int) -> Any:
     """The device table after n devices have each mailed to four servers."""
     devices = new_device_tables(config.tables.devices, config.tables.dns_answers, describe_site(config))
-    device = np.repeat(np.arange(n), 4)
-    events = np.zeros(len(device), dtype=EVENT_DTYPE)
-    events["ts_ns"] = START_NS
-    events["kind"] = EventKind.CONN_OPEN
-    events["flow_id"] = np.arange(len(device))
-    events["orig_lo"] = HOME + 1 + device
-    events["orig_mac"] = 0x4419B6000000 + device
-    events["resp_lo"] = OUTSIDE + np.arange(len(device)) % 200
-    events["resp_mac"] = 0x4C5E0C7A0101
-    events["orig_port"], events["resp_port"] = 40000, 25
-    events["vlan"] = events["session"] = -1
+    events = mail_connections(np.repeat(np.arange(n), 4), START_NS)
     first = 0
     while first < len(events):
         first = observe_events(events, first, len(events), np.zeros(1, dtype=np.uint8), devices)

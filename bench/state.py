@@ -15,34 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fleet import mail_connections
 
 from sensor.config import Config, Tables
-from sensor.events.types import EVENT_DTYPE, EventKind
 from sensor.pipeline import Pipeline, warm_up
 from sensor.state.checkpoint import decode
 from sensor.state.files import CHECKPOINT, DATABASE
 from sensor.state.keeper import Keeper
 
 SPAM_CONNECTIONS = 30
-OUTSIDE = 0xFFFF << 32 | 0xCB007100
-HOME = 0xFFFF << 32 | 0x0A000000
 
 
 def events_of(n_devices: int, start_ns: int) -> Any:
     """Every device opens a mail connection, and every tenth floods."""
     counts = np.where(np.arange(n_devices) % 10 == 0, SPAM_CONNECTIONS, 1)
     device = np.repeat(np.arange(n_devices), counts)
-    events = np.zeros(len(device), dtype=EVENT_DTYPE)
-    events["ts_ns"] = start_ns + np.arange(len(device)) * 1_000_000
-    events["kind"] = EventKind.CONN_OPEN
-    events["flow_id"] = np.arange(len(device))
-    events["orig_lo"] = HOME + 1 + device
-    events["orig_mac"] = 0x4419B6000000 + device
-    events["resp_lo"] = OUTSIDE + np.arange(len(device)) % 200
-    events["resp_mac"] = 0x4C5E0C7A0101
-    events["orig_port"], events["resp_port"] = 40000, 25
-    events["vlan"] = events["session"] = -1
-    return events
+    return mail_connections(device, start_ns + np.arange(len(device)) * 1_000_000)
 
 
 def measure(n_devices: int) -> None:

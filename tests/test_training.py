@@ -92,9 +92,6 @@ class Constant:
         n = len(features)
         return Verdicts(np.full(n, self._logit), np.full(n, -1), np.zeros(n, dtype=np.int64))
 
-    def explain(self, features: np.ndarray) -> np.ndarray:  # noqa: ARG002
-        return np.zeros(0)
-
 
 def test_traces_have_each_device_once_and_steps_in_order(world, traces):
     residents = [resident for site in open_world(world).sites() for resident in site.residents]

@@ -80,7 +80,7 @@ def find_fault(trees: Trees, n_features: int) -> str | None:
     inner = is_inner.nonzero()[0]
     times = np.bincount(np.concatenate([trees.roots, trees.left[inner], trees.right[inner]]), minlength=n)
     if (times != 1).any():
-        return "a node has not one parent"
+        return "a node is in no tree, or in several places"
     most = int(np.bincount(number_trees(trees)[~is_inner]).max())
     if most > MAX_LEAVES:
         return f"a tree has {most} leaves, and {MAX_LEAVES} are the most"
