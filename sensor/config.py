@@ -503,6 +503,13 @@ class Capture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         int,
         Meta(ge=64, le=262144, description="Bytes kept of each packet; mail wants them all."),
     ] = 262144
+    hardware_timestamps: Annotated[
+        bool,
+        Meta(
+            description="Take the network card's time stamps where it makes them and its clock is within a second of "
+            "the system's."
+        ),
+    ] = True
     ignore_outgoing: Annotated[
         bool,
         Meta(

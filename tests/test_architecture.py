@@ -50,7 +50,7 @@ BYTE_READERS = (
 )
 CLOCK_READERS = (
     *("cli.py", "metrics.py", "notify.py", "upkeep.py", "capture/follow.py", "capture/live.py"),
-    "capture/sniffer.py",
+    *("capture/ring.py", "capture/sniffer.py"),
     *("alerts/queued.py", "alerts/syslog.py", "state/keeper.py"),
 )
 CLOCKS = {

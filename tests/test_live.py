@@ -38,6 +38,7 @@ packets = st.lists(
         st.binary(max_size=200),
         st.integers(0, 1000),
         st.one_of(st.none(), st.tuples(st.sampled_from([None, 0x8100, 0x88A8]), st.integers(0, 0xFFFF))),
+        st.booleans(),
     ),
     max_size=12,
 )
@@ -46,10 +47,11 @@ packets = st.lists(
 def block_of(rows) -> bytearray:
     """A block as the kernel would write it (linux/if_packet.h)."""
     block = bytearray(48)
-    for number, (seconds, nanoseconds, frame, cut, tag) in enumerate(rows):
+    for number, (seconds, nanoseconds, frame, cut, tag, by_card) in enumerate(rows):
         is_last = number == len(rows) - 1
         size = -(-(HEADROOM + len(frame)) // 8) * 8
         status = 0 if tag is None else 0x10 | (0 if tag[0] is None else 0x40)
+        status |= by_card << 31  # TP_STATUS_TS_RAW_HARDWARE
         tpid, tci = (0, 0) if tag is None else (tag[0] or 0, tag[1])
         header = struct.pack(
             "=IIIIIIHHIIHH8x",
@@ -62,28 +64,49 @@ def block_of(rows) -> bytearray:
     return block
 
 
-def indexed(block: bytearray) -> list[tuple[int, bytes, int]]:
+def indexed(block: bytearray, now_ns: int) -> tuple[list[tuple[int, bytes, int]], int]:
+    """The frames of a block, and how many of them a card has stamped with another time than ours."""
     data = np.frombuffer(bytearray(BLOCK) + block.ljust(BLOCK, b"\xff") + bytearray(BLOCK), np.uint8).copy()
     frames = np.zeros(BLOCK // 96, FRAME_DTYPE)
-    n = index_block(data, BLOCK, 2 * BLOCK, frames)
-    return [
+    n_untimely = np.zeros(1, np.int64)
+    n = index_block(data, BLOCK, 2 * BLOCK, frames, now_ns, n_untimely)
+    found = [
         (int(f["ts_ns"]), data[f["offset"] :][: f["captured_len"]].tobytes(), int(f["wire_len"]))
         for f in frames[:n]
     ]
+    return found, int(n_untimely[0])
 
 
 @pytest.mark.kernel
-@given(packets)
-def test_blocks_are_indexed_and_tags_put_back(rows) -> None:
-    expected = []
-    for seconds, nanoseconds, frame, cut, tag in rows:
+@given(packets, st.integers(0, 2**32 - 1))
+def test_blocks_are_indexed_and_tags_put_back(rows, now_s) -> None:
+    expected, n_untimely = [], 0
+    for seconds, nanoseconds, frame, cut, tag, by_card in rows:
         wire_len = len(frame) + cut
         inserted = b""
         if tag is not None and len(frame) >= 12:
             inserted = struct.pack("!HH", tag[0] or 0x8100, tag[1])
         whole = frame[:12] + inserted + frame[12:]
-        expected.append((seconds * 10**9 + nanoseconds, whole, wire_len + len(inserted)))
-    assert indexed(block_of(rows)) == expected
+        ts_ns = seconds * 10**9 + nanoseconds
+        if by_card and not -10 * 10**9 <= ts_ns - now_s * 10**9 <= 10**9:
+            ts_ns = now_s * 10**9
+            n_untimely += 1
+        expected.append((ts_ns, whole, wire_len + len(inserted)))
+    assert indexed(block_of(rows), now_s * 10**9) == (expected, n_untimely)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(
+    ("off_ns", "is_believed"),
+    [(0, True), (-9 * 10**9, True), (37 * 10**9, False), (-1_700_000_000 * 10**9, False)],
+)
+def test_a_card_that_keeps_another_time_is_not_believed(off_ns, is_believed) -> None:
+    now_ns = 1_800_000_000 * 10**9
+    seconds, nanoseconds = divmod(now_ns + off_ns, 10**9)
+    (((ts_ns, _, _),), n_untimely) = indexed(
+        block_of([(seconds, nanoseconds, b"x" * 60, 0, None, True)]), now_ns
+    )
+    assert (ts_ns, n_untimely) == (now_ns + off_ns * is_believed, 0 if is_believed else 1)
 
 
 @pytest.mark.kernel
@@ -91,7 +114,7 @@ def test_blocks_are_indexed_and_tags_put_back(rows) -> None:
 def test_no_block_leads_out_of_itself(block) -> None:
     data = np.frombuffer(bytearray(BLOCK) + block.ljust(BLOCK, b"\xff") + bytearray(BLOCK), np.uint8).copy()
     frames = np.zeros(BLOCK // 96, FRAME_DTYPE)
-    n = index_block(data, BLOCK, 2 * BLOCK, frames)
+    n = index_block(data, BLOCK, 2 * BLOCK, frames, 0, np.zeros(1, np.int64))
     assert (frames["offset"][:n] >= BLOCK).all()
     assert (frames["offset"][:n] + frames["captured_len"][:n] <= 2 * BLOCK).all()
 

@@ -86,6 +86,7 @@ class LiveCapture(FrameRun):
         self._mail_only_until = 0.0
         self._n_dropped = 0
         self._n_switches = 0
+        self._is_time_refused = False
         self.bytes_read = 0
         self._ring = Ring(
             settings.ring_mib << 20, settings.block_timeout_ms, ignore_outgoing=settings.ignore_outgoing
@@ -96,6 +97,7 @@ class LiveCapture(FrameRun):
                 interface.index = self._required_index(interface.name)
                 self._ring.listen_to_all(interface.index)
             self._attach()
+            self._ring.use_hardware_time(is_used=settings.hardware_timestamps)
             self._ring.start()
         except BaseException:
             self._ring.close()
@@ -151,6 +153,10 @@ class LiveCapture(FrameRun):
         """See to the interfaces, and to the filter."""
         for interface in self._interfaces:
             self._look_at(interface)
+        if self._ring.n_untimely > 0 and not self._is_time_refused:
+            self._is_time_refused = True
+            self._ring.use_hardware_time(is_used=False)
+            self._on_status("a network card's clock is not the system's: its time stamps are not used")
         n_dropped = self._ring.counts().drops
         is_dropping = n_dropped > self._n_dropped
         if is_dropping and not self._is_mail_only:

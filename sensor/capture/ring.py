@@ -17,6 +17,7 @@ import select
 import socket
 import struct
 import sys
+import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -39,7 +40,7 @@ BLOCK_BYTES: Final = 1 << 20
 _ETH_P_ALL: Final = 3
 _SOL_PACKET: Final = 263
 _PACKET_ADD_MEMBERSHIP, _PACKET_RX_RING, _PACKET_STATISTICS = 1, 5, 6
-_PACKET_VERSION, _PACKET_RESERVE, _PACKET_IGNORE_OUTGOING = 10, 12, 23
+_PACKET_VERSION, _PACKET_RESERVE, _PACKET_TIMESTAMP, _PACKET_IGNORE_OUTGOING = 10, 12, 17, 23
 _PACKET_MR_PROMISC: Final = 1
 _TPACKET_V3: Final = 2
 _SO_ATTACH_FILTER, _SO_TIMESTAMPNS = 26, 35  # asm-generic/socket.h
@@ -52,6 +53,8 @@ _STATUS_USER: Final = 1  # TP_STATUS_USER: the block is ours; 0 gives it back
 _NEXT, _SEC, _NSEC, _CAPTURED_LEN, _WIRE_LEN, _STATUS, _MAC = 0, 4, 8, 12, 16, 20, 24
 _VLAN_TCI, _VLAN_TPID = 32, 36
 _VLAN_VALID, _VLAN_TPID_VALID = 0x10, 0x40
+_BY_HARDWARE: Final = 1 << 31  # TP_STATUS_TS_RAW_HARDWARE
+_RAW_HARDWARE: Final = 1 << 6  # SOF_TIMESTAMPING_RAW_HARDWARE (linux/net_tstamp.h)
 _TPID_8021Q: Final = 0x8100
 _MACS_BYTES: Final = 12
 _TAG_BYTES: Final = 4
@@ -60,15 +63,28 @@ _MIN_SLOT_BYTES: Final = 96
 #: Of all frames: other interfaces are refused (sensor/capture/live.py).
 _LINK_TYPE: Final = int(LinkType.ETHERNET)
 _BIG_ENDIAN: Final = sys.byteorder == "big"
+#: A network card's clock that is further ahead of ours keeps another time, TAI for one; or behind, by more than
+#: packets wait for us: the time since its start.
+MOST_AHEAD_NS: Final = 1 * NS_PER_S
+MOST_BEHIND_NS: Final = 10 * NS_PER_S
 
 
 @kernel
-def index_block(data: NDArray[np.uint8], start: int, end: int, frames: NDArray[Any]) -> int:
+def index_block(
+    data: NDArray[np.uint8],
+    start: int,
+    end: int,
+    frames: NDArray[Any],
+    now_ns: int,
+    n_untimely: NDArray[np.int64],
+) -> int:
     """Index the packets of a block of the ring, and put back the VLAN tags that the kernel took out.
 
     ``data``: u8, in/out, the whole ring, of which the block is ``data[start:end]``; ``frames``: out,
     FRAME_DTYPE[n]. Returns the number of rows written. A tag goes where it was, behind the MAC addresses, which
     move into the room kept before each frame (PACKET_RESERVE). A header that leads out of the block ends it.
+    ``n_untimely``: i8[1], in/out: packets whose time stamp is of a network card that keeps another time than
+    ``now_ns``, ours, which stands in its place.
     """
     n_packets = min(read_u32(data, start + _N_PACKETS, end, _BIG_ENDIAN), i64(frames.size))
     pos = start + read_u32(data, start + _FIRST_PACKET, end, _BIG_ENDIAN)
@@ -96,6 +112,9 @@ def index_block(data: NDArray[np.uint8], start: int, end: int, frames: NDArray[A
             wire_len += _TAG_BYTES
         seconds = read_u32(data, pos + _SEC, end, _BIG_ENDIAN)
         ts_ns = seconds * NS_PER_S + read_u32(data, pos + _NSEC, end, _BIG_ENDIAN)
+        if status & _BY_HARDWARE and not -MOST_BEHIND_NS <= ts_ns - now_ns <= MOST_AHEAD_NS:
+            n_untimely[0] += 1
+            ts_ns = i64(now_ns)
         put_frame(frames[row], offset, ts_ns, captured_len, wire_len, _LINK_TYPE)
         pos += read_u32(data, pos + _NEXT, end, _BIG_ENDIAN)
     return n_packets
@@ -144,7 +163,8 @@ class Ring:
         self._data = np.frombuffer(memory, np.uint8)
         self._status = self._data.view(np.uint32)[_BLOCK_STATUS // 4 :: BLOCK_BYTES // 4]
         self._frames = np.zeros(BLOCK_BYTES // _MIN_SLOT_BYTES, FRAME_DTYPE)
-        index_block(self._data, 0, BLOCK_BYTES, self._frames)  # compiles it, before there are packets
+        self._n_untimely = np.zeros(1, np.int64)
+        self._index(0)  # compiles it, before there are packets
         self._n_blocks = n_blocks
         self._next = 0
         self._counts = RingCounts(0, 0, 0)
@@ -171,6 +191,15 @@ class Ring:
             reason = os.strerror(ctypes.get_errno())
             raise CaptureError(f"the packet socket cannot be bound: {reason}")
 
+    def use_hardware_time(self, *, is_used: bool) -> None:
+        """Take the time stamps of a network card where it makes them, from now on, or the kernel's alone."""
+        self._socket.setsockopt(_SOL_PACKET, _PACKET_TIMESTAMP, _RAW_HARDWARE if is_used else 0)
+
+    @property
+    def n_untimely(self) -> int:
+        """How many packets had a time stamp of a network card that keeps another time."""
+        return int(self._n_untimely[0])
+
     def listen_to_all(self, interface_index: int) -> None:
         """Have an interface hand over packets that are addressed to others: promiscuous mode, until we close."""
         request = struct.pack("iHH8x", interface_index, _PACKET_MR_PROMISC, 0)
@@ -182,9 +211,14 @@ class Ring:
         self._poll.poll(timeout_s * 1000)
         if not self._status[self._next] & _STATUS_USER:
             return None
-        start = self._next * BLOCK_BYTES
-        n = index_block(self._data, start, start + BLOCK_BYTES, self._frames)
+        n = self._index(self._next * BLOCK_BYTES)
         return FrameBatch(self._data, self._frames[:n])
+
+    def _index(self, start: int) -> int:
+        now_ns = time.time_ns()
+        return int(
+            index_block(self._data, start, start + BLOCK_BYTES, self._frames, now_ns, self._n_untimely)
+        )
 
     def give_back(self) -> None:
         """Let the kernel fill the block that was taken last again."""
