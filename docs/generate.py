@@ -112,7 +112,9 @@ def _features_table() -> Iterator[str]:
 def _rules_table() -> Iterator[str]:
     conditions = {
         "flood": f"no mail server; `conn_burst` at least {score.FLOOD_BURST:g} and "
-        f"`dst_distinct_1m` at least {score.FLOOD_DESTINATIONS}",
+        f"`dst_distinct_1m` at least {score.FLOOD_DESTINATIONS}; `burst_lasted` at least {score.FLOOD_LASTS_S:g}; "
+        f"`idle_share_24h` below {score.FLOOD_IDLE:g} or not known; mail or a login tried, "
+        f"`noanswer_share_24h` at least {score.FLOOD_UNANSWERED:g}, or nothing read",
         "mx-lookups": f"no mail server; mail on port 25 to {score.MX_DESTINATIONS} servers or more; `mx_query_1h` at "
         f"least {score.MX_PER_HOUR}; `reject_share_24h` at least {score.REFUSED_OFTEN:g}, or `accepted_share_24h` "
         f"below {score.ACCEPTED_SELDOM:g} or not known",

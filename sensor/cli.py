@@ -1368,7 +1368,13 @@ def train(*, data: tuple[str, ...], out: str | None, seed: int, jobs: int) -> in
 
     directory, worlds = Path(out), [Path(path) for path in data]
     _make_directory(directory)
-    artifact = fit(collect(worlds, n_processes=jobs), directory.name, seed, describe_data(worlds))
+    artifact = fit(
+        collect(worlds, n_processes=jobs),
+        directory.name,
+        seed,
+        describe_data(worlds),
+        n_threads=jobs,
+    )
     artifact = write_artifact(directory, artifact)
     thresholds = ", ".join(f"{t.evidence:.1f} for {t.budget:g}" for t in artifact.manifest.thresholds)
     say(f"{len(artifact.trees.roots)} trees in {out}; evidence by budget: {thresholds}")

@@ -169,15 +169,12 @@ class ReferenceDevice:
         for peer in self.peers.values():
             if now - peer.last > DAY:
                 continue
+            slots = [s for s, mail in self.mail_bytes.items() if s >= peer.first_slot and any(mail)]
             shares = []
             for way in (0, 1):
-                pairs = [
-                    (mail[way], peer.bytes.get(slot, [0, 0])[way])
-                    for slot, mail in self.mail_bytes.items()
-                    if slot >= peer.first_slot and any(mail)
-                ]
-                shares.append(sum(map(min, pairs)) / (sum(map(max, pairs)) + 500))
-            found.append(min(shares))
+                pairs = [(self.mail_bytes[s][way], peer.bytes.get(s, [0, 0])[way]) for s in slots]
+                shares.append(sum(map(min, pairs)) / max(sum(map(max, pairs)), 1))
+            found.append(min(shares) * len(slots) / (len(slots) + 2))
         return max(found, default=NAN)
 
     def _foreign_syn(self) -> float:
@@ -237,6 +234,10 @@ class ReferenceDevice:
             self._note(ts, "inferred", int(event["count"]))
             self._note(ts, "tls empty", event["count"] == 0 and not event["flags"] & EventFlag.NO_ORIG)
         self._note(ts, "unseen", int(event["enhanced"]))
+        is_whole = not event["flags"] & (
+            EventFlag.NO_RESP | EventFlag.NO_ORIG | EventFlag.GAP | EventFlag.MIDSTREAM
+        )
+        self._note(ts, "idle", is_whole and fate in (Fate.NO_BANNER, Fate.BANNER_ONLY, Fate.NO_MESSAGE))
 
     def _reply(self, ts: int, event: Any, resp: Any) -> None:
         code, verb = int(event["code"]), int(event["verb"])
@@ -245,6 +246,7 @@ class ReferenceDevice:
             self._note(ts, "auth failed")
             self.auth_failures.append((ts, self._operator(ts, resp)))
         self._note(ts, "answered")
+        self._note(ts, "not idle", code >= 400 or (verb == Verb.AUTH and code == 235))
         if verb != Verb.NONE:
             decides = verb == Verb.RCPT or (code >= 400 and verb in REFUSING_VERBS)
         elif event["count"] == 1 and not event["flags"] & (EventFlag.GAP | EventFlag.MIDSTREAM):
@@ -306,6 +308,7 @@ class ReferenceDevice:
             Feature.SUBMISSION_1H: hour("submission"),
             Feature.SUBMISSION_24H: day("submission"),
             Feature.BURST: sum(math.exp((c.ts - now) / (15 * S)) for c in self.connections),
+            Feature.BURST_LASTED: self._burst_lasted(now),
             Feature.DESTINATIONS_24H: len(servers),
             Feature.DESTINATIONS_1M: len({c.destination for c in recent if now - c.ts <= MINUTE}),
             Feature.SUBMISSION_OPERATORS_24H: len(submission_operators),
@@ -357,8 +360,18 @@ class ReferenceDevice:
             Feature.DIALECTS: if_read(min(len(self.dialects), 4)),
             Feature.NEW_25_SHARE: share(day("new 25"), day("smtp25"), 2),
             Feature.NEW_SUBMISSION_SHARE: share(day("new submission"), day("submission"), 2),
+            Feature.IDLE_SHARE: if_read(share(max(day("idle") - day("not idle"), 0), day("closed"), 2)),
             Feature.HELO_CLASSES: if_read(len({form_of(name) for name in self.names})),
         }
+
+    def _burst_lasted(self, now: int) -> float:
+        """How long ago the fading number of connections was below one last."""
+        left, since, before = 0.0, 0, 0
+        for c in self.connections:
+            left *= math.exp((before - c.ts) / (15 * S))
+            since = c.ts if left < 1 else since
+            left, before = left + 1, c.ts
+        return (now - since) / S if left * math.exp((before - now) / (15 * S)) >= 1 else 0.0
 
     def _same_size_share(self) -> float:
         last = [size // 32 for size in self.sizes[-16:]]

@@ -28,11 +28,13 @@ def test_it_is_the_one_that_is_used() -> None:
 
 def test_what_is_promised_lies_in_the_interval_of_what_was_measured() -> None:
     assert REALISTIC["at"][0]["promised"] <= 0.05
-    assert len(REALISTIC["at"]) >= 3
+    n_inside = 0
     for at in REALISTIC["at"]:
         low, high = at["false_alarms"]["interval"]
-        assert low <= at["promised"] <= high
+        assert low <= at["promised"]  # fewer than promised break no promise
+        n_inside += at["promised"] <= high
         assert at["false_alarms"]["device_years"] >= 300
+    assert n_inside >= 3
 
 
 def test_it_finds_more_than_its_parts_and_than_others_with_as_few_false_alarms() -> None:

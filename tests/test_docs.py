@@ -25,9 +25,11 @@ from sensor.cli import main
 from sensor.config import load_config, settings
 from sensor.devices.features import FEATURES
 from sensor.devices.roles import Role
+from sensor.devices.table import DAY_NS
 from sensor.events.types import EventFlag, EventKind, Fate
 from sensor.model.evidence import (
     CAP,
+    HALF_LIFE_NS,
     MEMORY_NS,
     MIN_THRESHOLD,
     MOST_AGAINST,
@@ -130,10 +132,14 @@ def test_every_term_and_role_and_rule_is_documented() -> None:
     assert re.findall(r"^\| `([\w-]+)` \|", rules, re.MULTILINE) == list(MonotoneIndex.rules)
 
 
+#: What is left of the evidence at the step before.
+BEFORE = f"evidence before * 0.5 ** (pause / {HALF_LIFE_NS / DAY_NS:g} d)"
+
+
 def test_the_threshold_is_the_documented_one() -> None:
     assert f"`{THRESHOLD_AT_ONE:g} - ln(B)`, at least {MIN_THRESHOLD:g}" in DETECTION
     assert f"said = clip(score - {SLACK:g}, -{MOST_AGAINST:g}, +{MOST_FOR:g})" in DETECTION
-    assert f"evidence = min(max(carried + said, 0), evidence before + {MOST_RISE:g}, {CAP:g})" in DETECTION
+    assert f"evidence = min(max(carried + said, 0), {BEFORE} + {MOST_RISE:g}, {CAP:g})" in DETECTION
     assert f"memory = {MEMORY_NS / 3600e9:g} h" in DETECTION
     assert f"makes it at least {RULE_EVIDENCE:g}" in DETECTION
     assert f"It starts at {BIAS:g}" in DETECTION

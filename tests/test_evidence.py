@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sensor.devices.table import DAY_NS, RECENT_SLOT_NS
 from sensor.model.evidence import (
     CAP,
-    IDLE_HALF_LIFE_NS,
+    HALF_LIFE_NS,
     MEMORY_NS,
     MIN_THRESHOLD,
     MOST_AGAINST,
@@ -49,18 +49,17 @@ class ReferenceEvidence:
         if bucket == self.bucket and not is_forced and not has_rule:
             return False
         said = min(max(logit - 1.0, -6.0), 12.0)
+        before = 0.0
         if self.first_ns < 0:
             self.first_ns = now_ns
         else:
             idle_s, age_s = (now_ns - self.updated_ns) / 1e9, (now_ns - self.first_ns) / 1e9
-            faded = self.carried * math.exp2(-idle_s / (3 * 86400))
+            worth = math.exp2(-idle_s / (3 * 86400))
             is_new = -math.expm1(-idle_s / min(max(age_s, 300.0), 6 * 3600.0))
-            self.carried = min(faded + self.said * is_new, 60.0)
-            if faded >= 0.0:
-                self.carried = max(self.carried, 0.0)
-            else:
-                self.carried = max(self.carried, faded)
-        before, self.said = self.evidence, said
+            after = min((self.carried + self.said * is_new) * worth, 60.0)
+            self.carried = max(after, min(self.carried * worth, 0.0))
+            before = self.evidence * worth
+        self.said = said
         self.evidence = min(max(0.0, self.carried + said), before + 3.0, 60.0)
         if has_rule:
             self.evidence = max(self.evidence, 30.0)
@@ -155,8 +154,8 @@ def test_one_verdict_is_bounded_both_ways():
     walked = np.zeros(2 * n)
     walk_evidence(START_NS + times, logits, np.full(2 * n, -1), walked)
     assert walked[:n] == pytest.approx(np.arange(1, n + 1) * MOST_RISE)
-    whole, fades = 1 - math.exp(-1), 0.5 ** (MEMORY_NS / IDLE_HALF_LIFE_NS)
-    carried = MOST_FOR * whole * sum(fades**k for k in range(n))
+    whole, fades = 1 - math.exp(-1), 0.5 ** (MEMORY_NS / HALF_LIFE_NS)
+    carried = MOST_FOR * whole * sum(fades**k for k in range(1, n + 1))
     assert walked[-1] == pytest.approx(min(carried, CAP) - MOST_AGAINST)
 
 
@@ -164,7 +163,7 @@ def test_no_single_connection_accuses_anybody():
     table = EvidenceTable(1)
     for k in range(1, 4):
         step(table, 1e6, START_NS + k, is_forced=True)
-        assert table.evidence[0] == k * MOST_RISE
+        assert table.evidence[0] == pytest.approx(k * MOST_RISE)
 
 
 @given(st.floats(-5, 12), st.integers(10, 400))
@@ -201,11 +200,22 @@ def test_evidence_fades_over_idle_days():
     step(table, 4.0, START_NS)
     step(table, SLACK, START_NS + DAY_NS)
     carried = table.evidence[0]
-    assert 4.0 - SLACK >= carried > 0.9 * (4.0 - SLACK)
-    step(table, SLACK, START_NS + DAY_NS + IDLE_HALF_LIFE_NS)
+    worth = 0.5 ** (DAY_NS / HALF_LIFE_NS)
+    assert (4.0 - SLACK) * worth >= carried > 0.9 * (4.0 - SLACK) * worth
+    step(table, SLACK, START_NS + DAY_NS + HALF_LIFE_NS)
     assert table.evidence[0] == pytest.approx(carried / 2)
-    step(table, SLACK, START_NS + IDLE_HALF_LIFE_NS + 31 * DAY_NS)
+    step(table, SLACK, START_NS + HALF_LIFE_NS + 31 * DAY_NS)
     assert table.evidence[0] < 0.01
+
+
+@given(st.floats(SLACK, 40), st.integers(1, 20))
+def test_after_a_month_of_silence_a_device_is_as_good_as_new(logit, n):
+    table, fresh = EvidenceTable(1), EvidenceTable(1)
+    for k in range(n):
+        step(table, logit, START_NS + k, is_forced=True)
+    step(table, logit, START_NS + n + 30 * DAY_NS)
+    step(fresh, logit, START_NS)
+    assert table.evidence[0] == pytest.approx(fresh.evidence[0], abs=0.02 * MOST_FOR)
 
 
 def test_harmless_days_make_nobody_safe():
@@ -226,7 +236,7 @@ def test_an_alert_that_ended_needs_new_evidence():
     table = EvidenceTable(1)
     for k in range(3):
         step(table, 11.0, START_NS + k, is_forced=True)
-    assert table.evidence[0] == 3 * MOST_RISE  # of 10
+    assert table.evidence[0] == pytest.approx(3 * MOST_RISE)  # of 10
     table.release(0, 4.0)
     assert table.evidence[0] == 4.0
     table.release(0, 80.0)

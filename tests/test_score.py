@@ -12,6 +12,9 @@ from sensor.model.score import (
     BIAS,
     FLOOD_BURST,
     FLOOD_DESTINATIONS,
+    FLOOD_IDLE,
+    FLOOD_LASTS_S,
+    FLOOD_UNANSWERED,
     LISTED_OPERATORS,
     LISTED_REPLIES,
     MX_DESTINATIONS,
@@ -158,7 +161,12 @@ def test_other_shapes_are_refused(shape):
 
 # --- hard rules ---------------------------------------------------------------------------------------------
 
-FLOOD = {F.BURST: FLOOD_BURST, F.DESTINATIONS_1M: FLOOD_DESTINATIONS}
+FLOOD = {
+    F.BURST: FLOOD_BURST,
+    F.DESTINATIONS_1M: FLOOD_DESTINATIONS,
+    F.BURST_LASTED: FLOOD_LASTS_S,
+    F.MESSAGES_24H: 1,
+}
 MX = {
     F.SMTP25_24H: 1,
     F.MX_1H: MX_PER_HOUR,
@@ -233,6 +241,17 @@ def test_mail_that_is_accepted_is_no_reason_to_count_look_ups():
     assert rule_of(MX, DESTINATIONS_24H=MX_DESTINATIONS - 1) is None
     assert rule_of(MX, ACCEPTED_SHARE=np.nan) == "mx-lookups"
     assert rule_of(MX, SMTP25_24H=0) is None
+
+
+@pytest.mark.parametrize(
+    "sign", [{F.NO_ANSWER_SHARE: FLOOD_UNANSWERED}, {F.REJECT_SHARE: 0.1}, {F.AUTH_FAILED_24H: 1}]
+)
+def test_a_flood_of_greetings_is_none_until_something_is_wanted(sign):
+    greets = {**FLOOD, F.MESSAGES_24H: 0}
+    assert rule_of(greets) is None
+    assert rule_of(greets, sign) == "flood"
+    assert rule_of(greets, sign, {F.IDLE_SHARE: FLOOD_IDLE}) is None
+    assert rule_of({**FLOOD, F.MESSAGES_24H: np.nan}) == "flood"  # what cannot be read may be mail
 
 
 # --- roles --------------------------------------------------------------------------------------------------

@@ -86,6 +86,7 @@ _WORDINGS: dict[Feature, _Wording] = {
     Feature.DIALECTS: _Wording("it speaks SMTP in {value} different ways", None),
     Feature.NEW_25_SHARE: _Wording("{value} of its connections to port 25 go to servers new to it", None),
     Feature.NEW_SUBMISSION_SHARE: _Wording("{value} of its submissions go to servers new to it", None),
+    Feature.IDLE_SHARE: _Wording("{value} of its connections are hung up without asking for anything", None),
 }
 _RULE_FEATURES: dict[str, tuple[Feature, ...]] = {
     "flood": (Feature.DESTINATIONS_1M, Feature.SMTP25_1H),

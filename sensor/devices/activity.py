@@ -131,14 +131,24 @@ _OTHER_SYNS, _MAIL_SYNS = range(2)
 _FLAG_TLS, _FLAG_GAP, _FLAG_MIDSTREAM = int(EventFlag.TLS), int(EventFlag.GAP), int(EventFlag.MIDSTREAM)
 _ADDRESS_VALID = 2_001_005
 _FLAG_NO_RESP, _FLAG_NO_ORIG = int(EventFlag.NO_RESP), int(EventFlag.NO_ORIG)
+_NOT_WHOLE = _FLAG_NO_RESP | _FLAG_NO_ORIG | _FLAG_GAP | _FLAG_MIDSTREAM
 _FLAG_BLOCKLISTED, _FLAG_DNSBL = int(EventFlag.BLOCKLISTED), int(EventFlag.DNSBL)
 _FATE_UNANSWERED, _FATE_REFUSED, _FATE_TLS = int(Fate.UNANSWERED), int(Fate.REFUSED), int(Fate.TLS)
-_FATE_NO_BANNER, _FATE_BANNER_ONLY = int(Fate.NO_BANNER), int(Fate.BANNER_ONLY)
+_FATE_NO_BANNER, _FATE_BANNER_ONLY, _FATE_NO_MESSAGE = (
+    int(Fate.NO_BANNER),
+    int(Fate.BANNER_ONLY),
+    int(Fate.NO_MESSAGE),
+)
 _SMTP25, _SUBMISSION, _LOCAL = int(Count.SMTP25), int(Count.SUBMISSION), int(Count.LOCAL)
 _INBOUND, _INBOUND_LOCAL = int(Count.INBOUND), int(Count.INBOUND_LOCAL)
 _INBOUND_GREETED, _INBOUND_MESSAGES = int(Count.INBOUND_GREETED), int(Count.INBOUND_MESSAGES)
 _CLOSED, _UNANSWERED, _REFUSED = int(Count.CLOSED), int(Count.UNANSWERED), int(Count.REFUSED)
-_BANNER_ONLY, _TLS, _CLEARTEXT = int(Count.BANNER_ONLY), int(Count.TLS), int(Count.CLEARTEXT)
+_IDLE, _REFUSALS, _TLS, _CLEARTEXT = (
+    int(Count.IDLE),
+    int(Count.REFUSALS),
+    int(Count.TLS),
+    int(Count.CLEARTEXT),
+)
 _ONE_SIDED, _GAPS, _MESSAGES = int(Count.ONE_SIDED), int(Count.GAPS), int(Count.MESSAGES)
 _ACCEPTED, _RECIPIENTS, _REPLIES = int(Count.ACCEPTED), int(Count.RECIPIENTS), int(Count.REPLIES)
 _REJECTED_4XX, _REJECTED_5XX = int(Count.REJECTED_4XX), int(Count.REJECTED_5XX)
@@ -485,7 +495,10 @@ def on_outbound(t: DeviceTables, row: int, event: Any, ts_ns: int) -> int:
     device["connections"] = device["connections"] + 1
     device["day_connections"] = device["day_connections"] + 1
     elapsed_s = max(ts_ns - device["burst_ns"], 0) / SECOND_NS
-    device["burst"] = device["burst"] * math.exp(-elapsed_s / BURST_S) + 1.0
+    left = device["burst"] * math.exp(-elapsed_s / BURST_S)
+    if left < 1.0:
+        device["burst_since_ns"] = ts_ns
+    device["burst"] = left + 1.0
     device["burst_ns"] = ts_ns
 
     operator, answer = operator_of(t, device["serial"], event["resp_hi"], event["resp_lo"], ts_ns)
@@ -565,8 +578,8 @@ def on_close(t: DeviceTables, row: int, event: Any) -> int:
     elif fate == _FATE_REFUSED:
         count(t, row, _REFUSED, 1)
         evidence = 1
-    elif fate in (_FATE_BANNER_ONLY, _FATE_NO_BANNER):
-        count(t, row, _BANNER_ONLY, 1)
+    elif fate in (_FATE_BANNER_ONLY, _FATE_NO_BANNER, _FATE_NO_MESSAGE) and flags & _NOT_WHOLE == 0:
+        count(t, row, _IDLE, 1)
     if flags & _FLAG_TLS != 0:
         count(t, row, _TLS, 1)
         if fate == _FATE_TLS:
@@ -611,6 +624,8 @@ def on_reply(t: DeviceTables, row: int, event: Any, ts_ns: int) -> int:
     code, verb = event["code"], event["verb"]
     evidence = 0
     count(t, row, _ANSWERED, 1)
+    if code >= 400:
+        count(t, row, _REFUSALS, 1)
     if verb == _VERB_AUTH:
         if code == 235:
             count(t, row, _AUTH_OK, 1)

@@ -110,6 +110,8 @@ class Feature(IntEnum):
     DIALECTS = 44
     NEW_25_SHARE = 45
     NEW_SUBMISSION_SHARE = 46
+    IDLE_SHARE = 47
+    BURST_LASTED = 48
 
 
 N_FEATURES = len(Feature)
@@ -260,7 +262,16 @@ FEATURES: tuple[FeatureInfo, ...] = (
         +1,
         "connections to submission servers that are new to the device",
     ),
+    FeatureInfo(
+        "idle_share_24h",
+        "share",
+        Needs.CLEARTEXT,
+        -1,
+        "connections that were answered, and hung up without mail, login or a refusal",
+    ),
+    FeatureInfo("burst_lasted", "s", Needs.FLOWS, 0, "since when `conn_burst` has not fallen below one"),
 )
+
 
 #: Sizes that differ by less are one template's: names and numbers in it vary.
 SIZE_STEP = 32
@@ -289,6 +300,7 @@ _DNS_OUTSIDE, _MX, _DNSBL, _TLS_EMPTY = int(_C.DNS_OUTSIDE), int(_C.MX), int(_C.
 _INFERRED, _ANSWERED, _UNSEEN = int(_C.INFERRED), int(_C.ANSWERED), int(_C.UNSEEN)
 _CALLABLE, _CALLED = int(_C.CALLABLE), int(_C.CALLED)
 _NEW_25, _NEW_SUBMISSION = int(_C.NEW_25), int(_C.NEW_SUBMISSION)
+_IDLE, _REFUSALS, _AUTH_OK = int(_C.IDLE), int(_C.REFUSALS), int(_C.AUTH_OK)
 _TIMED, _ODD_HOUR, _CLEARTEXT = int(_C.TIMED), int(_C.ODD_HOUR), int(_C.CLEARTEXT)
 _R_SMTP25, _R_SUBMISSION, _R_MX = int(Recent.SMTP25), int(Recent.SUBMISSION), int(Recent.MX)
 
@@ -449,6 +461,9 @@ def fill_features(t: DeviceTables, row: int, now_ns: int, f: NDArray[np.float64]
     f[Feature.SUBMISSION_1H] = hour[_R_SUBMISSION]
     f[Feature.SUBMISSION_24H] = day[_SUBMISSION]
     f[Feature.BURST] = device["burst"] * math.exp(-max(now_ns - device["burst_ns"], 0) / SECOND_NS / BURST_S)
+    f[Feature.BURST_LASTED] = (
+        max(now_ns - device["burst_since_ns"], 0) / SECOND_NS if f[Feature.BURST] >= 1.0 else 0.0
+    )
     f[Feature.DESTINATIONS_24H] = (
         max(float(in_day), estimate_destinations(t, row)) if device["destinations_lost"] != 0 else in_day
     )
@@ -518,3 +533,6 @@ def fill_features(t: DeviceTables, row: int, now_ns: int, f: NDArray[np.float64]
     f[Feature.DIALECTS] = dialects if has_text else np.nan
     f[Feature.NEW_25_SHARE] = share(day[_NEW_25], day[_SMTP25], 2.0)
     f[Feature.NEW_SUBMISSION_SHARE] = share(day[_NEW_SUBMISSION], day[_SUBMISSION], 2.0)
+    # Whoever is refused, or tries logins, has not come for nothing: each takes one such connection away.
+    idle = max(day[_IDLE] - day[_REFUSALS] - day[_AUTH_OK], 0)
+    f[Feature.IDLE_SHARE] = share(idle, day[_CLOSED], 2.0) if has_text else np.nan

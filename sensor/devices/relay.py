@@ -31,8 +31,8 @@ from sensor.jit import i64, inner
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Bytes that each direction is shrunk by: less than one short mail says little.
-SHRINK_BYTES = 500
+#: Slots that the measure is shrunk by: that one exchange is like one mail proves nothing.
+SHRINK_SLOTS = 2.0
 _MAX_BYTES = (1 << 31) - 1
 
 
@@ -67,6 +67,7 @@ def begin_slot(t: DeviceTables, row: int, slot: int) -> None:
             peer["all_out"] = peer["all_out"] + all_out
             peer["same_in"] = peer["same_in"] + same_in
             peer["all_in"] = peer["all_in"] + all_in
+            peer["n_slots"] = peer["n_slots"] + (1 if all_out + all_in > 0 else 0)
     for k in range(bytes_.size):
         bytes_[k] = 0
 
@@ -97,6 +98,7 @@ def find_peer(t: DeviceTables, row: int, hi: int, lo: int, ts_ns: int) -> int:
     peer["all_out"] = 0
     peer["same_in"] = 0
     peer["all_in"] = 0
+    peer["n_slots"] = 0
     t.relay[row, PEER_IN + 2 * worst] = 0
     t.relay[row, PEER_OUT + 2 * worst] = 0
     return worst
@@ -136,9 +138,10 @@ def relay_symmetry(t: DeviceTables, row: int, now_ns: int) -> float:
         if peer["last_ns"] == 0 or now_ns - peer["last_ns"] > DAY_NS:
             continue
         same_out, all_out, same_in, all_in = agreement(t.relay[row], k)
+        n_slots = i64(peer["n_slots"]) + (1 if all_out + all_in > 0 else 0)
         symmetry = min(
-            (peer["same_out"] + same_out) / (peer["all_out"] + all_out + SHRINK_BYTES),
-            (peer["same_in"] + same_in) / (peer["all_in"] + all_in + SHRINK_BYTES),
+            (peer["same_out"] + same_out) / max(peer["all_out"] + all_out, 1),
+            (peer["same_in"] + same_in) / max(peer["all_in"] + all_in, 1),
         )
-        best = max(best, symmetry)
+        best = max(best, symmetry * n_slots / (n_slots + SHRINK_SLOTS))
     return best if best >= 0.0 else np.nan

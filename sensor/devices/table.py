@@ -77,7 +77,7 @@ class Count(IntEnum):
     CLOSED = 7  # outbound connections that ended (the denominator of what follows)
     UNANSWERED = 8
     REFUSED = 9
-    BANNER_ONLY = 10  # ended by the banner, or without one
+    IDLE = 10  # ... that were captured whole and answered, and neither mail nor TLS came of it
     TLS = 11
     CLEARTEXT = 12
     ONE_SIDED = 13
@@ -110,6 +110,7 @@ class Count(IntEnum):
     ODD_HOUR = 38  # ... and this was none of them
     NEW_25 = 39  # connections to servers that it had not met for thirty days or more, on port 25
     NEW_SUBMISSION = 40  # ... on the other ports
+    REFUSALS = 41  # replies of 400 and more to anything, greetings included
 
 
 N_COUNTS = len(Count)
@@ -144,6 +145,7 @@ DEVICE_DTYPE = np.dtype(
         ("active_day", np.int64),
         ("burst", np.float64),  # connections, fading with BURST_S
         ("burst_ns", np.int64),
+        ("burst_since_ns", np.int64),  # since when there has always been one left
         ("step_bucket", np.int64),  # the five minutes in which it was judged last
         ("connections", np.int64),  # outbound mail connections in total
         ("evidence", np.int64),  # all that counts as new evidence, in total
@@ -224,6 +226,7 @@ PEER_DTYPE = np.dtype(
         ("all_out", np.int64),
         ("same_in", np.int64),
         ("all_in", np.int64),
+        ("n_slots", np.int64),  # with mail in them, since it was met
     ]
 )
 RETRY_DTYPE = np.dtype([("hi", np.int64), ("lo", np.int64), ("since_ns", np.int64)])

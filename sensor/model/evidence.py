@@ -9,8 +9,8 @@ device that has been watched for less, what is known is as new as its age, so th
 One step raises it by MOST_RISE at most: at the thresholds of small budgets no single connection accuses anybody.
 
 A device steps once per bucket of five minutes, and within one whenever so much has come that waiting would be too
-late (devices/activity.py). What is carried fades over idle days, but for what the last step said. The threshold follows
-from the operator's budget.
+late (devices/activity.py). All of it fades with time, what the last verdict said included. The threshold follows from
+the operator's budget.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ CAP = 60.0
 MEMORY_NS = DAY_NS // 4
 #: ... and this at least: within it, connections are one event.
 MIN_MEMORY_NS = RECENT_SLOT_NS
-#: What is carried is worth half after this long without any step.
-IDLE_HALF_LIFE_NS = 3 * DAY_NS
+#: What is known is worth half after this long.
+HALF_LIFE_NS = 3 * DAY_NS
 #: What a hard rule is worth by itself: more than any threshold that can be configured.
 RULE_EVIDENCE = 30.0
 #: What has reached this share of the threshold goes to the review list; an alert that ended falls back to it.
@@ -82,22 +82,28 @@ def says(logit: float) -> float:
 
 
 @inner
+def fade(evidence: float, idle_ns: int) -> float:
+    """Return what evidence is worth after ``idle_ns``."""
+    worth: float = evidence * 0.5 ** (idle_ns / HALF_LIFE_NS)
+    return worth
+
+
+@inner
 def carry(before: float, idle_ns: int, age_ns: int, said: float) -> float:
     """Return what is carried when a verdict that ``said`` so much has held for ``idle_ns``.
 
     ``before``: what was carried; ``age_ns``: since the device's first step.
     """
     memory_ns = min(max(age_ns, MIN_MEMORY_NS), MEMORY_NS)
-    faded = before * 0.5 ** (idle_ns / IDLE_HALF_LIFE_NS)
-    after = faded + said * (1.0 - math.exp(-idle_ns / memory_ns))
+    after = fade(before + said * (1.0 - math.exp(-idle_ns / memory_ns)), idle_ns)
     # Harmless verdicts make nobody safe from what comes later.
-    carried: float = min(max(after, min(faded, 0.0)), CAP)
+    carried: float = min(max(after, min(fade(before, idle_ns), 0.0)), CAP)
     return carried
 
 
 @inner
 def sum_up(before: float, carried: float, said: float, has_rule: bool) -> float:
-    """Return the evidence after a step; ``before``: what it was."""
+    """Return the evidence after a step; ``before``: what was left of it until then."""
     evidence = min(max(carried + said, 0.0), before + MOST_RISE, CAP)
     return max(evidence, RULE_EVIDENCE) if has_rule else evidence
 
@@ -131,12 +137,13 @@ def step_rows(
         if not has_stepped[i]:
             continue
         said = says(logit[i])
+        before = 0.0
         if entry["updated_ns"] < 0:
             entry["first_ns"] = now_ns
         else:
             idle_ns = now_ns - entry["updated_ns"]
             entry["carried"] = carry(entry["carried"], idle_ns, now_ns - entry["first_ns"], entry["said"])
-        before = entry["evidence"]
+            before = fade(entry["evidence"], idle_ns)
         after = sum_up(before, entry["carried"], said, rules[i] >= 0)
         if before == 0.0 and after > 0.0:
             entry["onset_ns"] = now_ns
@@ -155,7 +162,9 @@ def walk_evidence(ts_ns: Ints, logit: NDArray[np.float64], rules: Ints, out: NDA
     evidence = 0.0
     for i in range(out.size):
         if i > 0:
-            carried = carry(carried, ts_ns[i] - ts_ns[i - 1], ts_ns[i] - ts_ns[0], said)
+            idle_ns = ts_ns[i] - ts_ns[i - 1]
+            carried = carry(carried, idle_ns, ts_ns[i] - ts_ns[0], said)
+            evidence = fade(evidence, idle_ns)
         said = says(logit[i])
         evidence = sum_up(evidence, carried, said, rules[i] >= 0)
         out[i] = evidence

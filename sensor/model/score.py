@@ -62,22 +62,29 @@ class Model(Protocol):
         ...
 
 
-#: Connections, fading over 15 s, to many servers within a minute: about one a second and more.
+#: Connections, fading over 15 s, to many servers within a minute: about one a second and more ...
 FLOOD_BURST: Final = 7.0
 FLOOD_DESTINATIONS: Final = 10
+#: ... of which something is wanted: who only greets so many servers watches whether they are up, and has hung up
+#: within seconds.
+FLOOD_IDLE: Final = 0.5
+FLOOD_LASTS_S: Final = 2.0
+#: Some of those that are watched may be down.
+FLOOD_UNANSWERED: Final = 0.2
 #: The rule with no false alarm in the benign population of the toy study, and all direct-to-MX bots
 #: (docs/detection.md).
 MX_PER_HOUR: Final = 20
 SPRAY_OPERATORS: Final = 3
 SPRAY_FAILURES: Final = 10
-LISTED_REPLIES: Final = 5
-LISTED_OPERATORS: Final = 3
+#: Fewer operators refuse any home server whose address is a dynamic one.
+LISTED_REPLIES: Final = 10
+LISTED_OPERATORS: Final = 5
 #: ... and such a sender delivers to several servers, and is refused often or accepted seldom: else it is a mail server.
 MX_DESTINATIONS: Final = 4
 REFUSED_OFTEN: Final = 0.15
 ACCEPTED_SELDOM: Final = 0.5
 #: Who passes on, byte by byte, what one peer outside says to mail servers of several operators is that peer's proxy.
-PROXY_SYMMETRY: Final = 0.7
+PROXY_SYMMETRY: Final = 0.5
 PROXY_CONNECTIONS: Final = 5
 PROXY_OPERATORS: Final = 3
 #: Every list has addresses that are gone: refusals up to this share say nothing.
@@ -162,9 +169,11 @@ def fill_terms(f: Floats, is_server: bool, out: Floats) -> None:
     providers = f[Feature.SUBMISSION_OPERATORS_24H]
     per_hour = f[Feature.SMTP25_1H] + f[Feature.SUBMISSION_1H]
     busiest = known(f[Feature.ONE_DESTINATION_SHARE])
+    # Where nothing is asked for, nothing is sent: to greet many servers is to watch whether they are up.
+    wants = 1.0 - known(f[Feature.IDLE_SHARE])
 
-    out[0] = doubt * (0.7 * on_25 + min(0.8 * log2_above_1(operators_25), 3.2))
-    out[1] = min(0.8 * log2_above_1(providers - 1.0), 3.2)
+    out[0] = wants * doubt * (0.7 * on_25 + min(0.8 * log2_above_1(operators_25), 3.2))
+    out[1] = wants * min(0.8 * log2_above_1(providers - 1.0), 3.2)
     out[2] = 2.0 * unresolved * some
     out[3] = min(6.0 * refused, 3.0) * some
     out[4] = min(1.5 * log2_1p(known(f[Feature.BLOCKLISTED_24H])), 3.0)
@@ -180,7 +189,7 @@ def fill_terms(f: Floats, is_server: bool, out: Floats) -> None:
     out[8] = 1.5 * known(f[Feature.TLS_EMPTY_SHARE]) * clip((providers - 3.0) / 4.0, 0.0, 1.0)
     out[9] = 0.8 * clip(known(f[Feature.HELO_NAMES]) - 1.0, 0.0, 2.0) * on_25
     out[10] = 0.4 * known(f[Feature.HELO_ODD]) * on_25 * several
-    out[11] = doubt * min(0.4 * log2_1p(per_hour / 10.0), 1.0) * some
+    out[11] = wants * doubt * min(0.4 * log2_1p(per_hour / 10.0), 1.0) * some
     out[12] = known(f[Feature.NO_RETRY_SHARE])
     out[13] = 1.5 if known(f[Feature.SILENT_DAYS]) >= 7.0 else 0.0
     out[14] = -0.5 * accepted
@@ -192,9 +201,28 @@ def fill_terms(f: Floats, is_server: bool, out: Floats) -> None:
 
 
 @inner
+def wants_something(f: Floats) -> bool:
+    """Tell whether a device has tried to mail, or to log in, as far as can be read: to greet is not yet that."""
+    return bool(
+        math.isnan(f[Feature.MESSAGES_24H])
+        or f[Feature.MESSAGES_24H] > 0
+        or known(f[Feature.AUTH_FAILED_24H]) > 0
+        or known(f[Feature.REJECT_SHARE]) > 0
+        or f[Feature.NO_ANSWER_SHARE] >= FLOOD_UNANSWERED
+    )
+
+
+@inner
 def find_rule(f: Floats, is_server: bool) -> int:
     """Return the hard rule that holds for a device, an index of RULES, or -1."""
-    if not is_server and f[Feature.BURST] >= FLOOD_BURST and f[Feature.DESTINATIONS_1M] >= FLOOD_DESTINATIONS:
+    if (
+        not is_server
+        and f[Feature.BURST] >= FLOOD_BURST
+        and f[Feature.DESTINATIONS_1M] >= FLOOD_DESTINATIONS
+        and f[Feature.BURST_LASTED] >= FLOOD_LASTS_S
+        and known(f[Feature.IDLE_SHARE]) < FLOOD_IDLE
+        and wants_something(f)
+    ):
         return _FLOOD
     is_unwelcome = (
         known(f[Feature.REJECT_SHARE]) >= REFUSED_OFTEN or known(f[Feature.ACCEPTED_SHARE]) < ACCEPTED_SELDOM

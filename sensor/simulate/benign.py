@@ -6,10 +6,11 @@ the named document, M from memory, D arithmetic, as in SCIENCE.md.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from sensor.simulate.beside import asked_for
 from sensor.simulate.life import CACHE_S, DAY_S, HOUR_S, Dns, Life, Rhythm, share, span
 from sensor.simulate.sessions import Outcome, What
 
@@ -116,7 +117,7 @@ def web_cron_host(life: Life) -> None:
     life.usual_per_day = per_day
     reports = life.daily(float(life.rng.integers(0, 7)), per_day=int(life.rng.integers(1, 4)))
     t = np.sort(np.concatenate([life.arrivals(per_day, Rhythm.HOME), reports]))
-    _direct(life, t, pool, weights, refused=(0.0, 0.1), deferred=(0.0, 0.15))
+    _direct(life, t, pool, weights, refused=(0.0, 0.1), deferred=(0.0, 0.15), web=0.6)
 
 
 def mailing_list(life: Life) -> None:
@@ -166,6 +167,40 @@ def retry_loop(life: Life) -> None:
     life.send(t, servers, outcome=Outcome.UNANSWERED, rejected=int(life.rng.integers(1, 5)))
 
 
+def refused_client(life: Life) -> None:
+    """Be a device whose one server takes no mail of it: a wrong password, no relaying, a full mailbox. Looks like F2.
+
+    [M: what support forums of cameras, printers and NAS are full of.]
+    """
+    _own_relay(life)
+    _greet(life, 0.6, _DEVICE_NAMES)
+    port = 25 if life.chance(0.4) else _port(life)
+    t = life.arrivals(life.draw("mails_per_day", span(1, 60, "M")))
+    if life.chance(0.5):  # it tries again, and again
+        t = _stuck(life, t)
+    # It went well once, or never did.
+    since_s = life.begin_s if life.chance(0.5) else life.rng.uniform(life.begin_s, life.finish_s)
+    well = t < since_s
+    _hand_over(life, t[well], port=port, tls=0.5, body=30_000)
+    _not_taken(life, t[~well], life.relay, port, life.draw("not_taken", share(0.7, 1, "M")))
+
+
+def _stuck(life: Life, t: Times) -> Times:
+    """Return the times at which mails are tried until somebody gives up."""
+    tries = life.rng.geometric(1 / life.whole("tries", span(3, 60, "M")), len(t))
+    return life.bursts(t, np.minimum(tries, 300), gap_s=life.draw("again_s", span(30, 1800, "M")))
+
+
+def _not_taken(life: Life, t: Times, server: int, port: int, portion: float) -> None:
+    """Try to hand over mail of which a server does not take a ``portion``, always for the same reason."""
+    trouble = str(life.rng.choice(["refused", "login_failed", "deferred", "banned", "unanswered"]))
+    tls = 1.0 if port == 465 else float(life.chance(0.5)) * (port != 25)
+    drawn: dict[str, Any] = {trouble: portion}
+    fates = life.dialogues(len(t), listed=float(life.chance(0.2)), tls=tls, login=port != 25, **drawn)
+    dns = Dns.NONE if life.chance(0.2) else Dns.ADDRESS
+    life.send(t, server, port=port, dns=dns, body=life.sizes(len(t), _bytes(life, 20_000)), **fates)
+
+
 def mail_server(life: Life) -> None:
     """Be an office's own mail server: mail in and out, exchanges looked up, deferred mail tried again."""
     per_day = life.draw("mails_per_day", span(50, 1500, "M, SCIENCE 3"))
@@ -208,7 +243,7 @@ def web_shop(life: Life) -> None:
     sales = life.arrivals(life.draw("sales_per_day", span(0.05, 0.3, "M")), Rhythm.OFFICE)
     if len(sales):
         t = np.sort(np.concatenate([t, life.bursts(sales, life.rng.poisson(per_day, len(sales)), gap_s=10)]))
-    _direct(life, t, pool, weights, refused=(0.01, 0.06), deferred=(0.02, 0.1))
+    _direct(life, t, pool, weights, refused=(0.01, 0.06), deferred=(0.02, 0.1), web=0.8)
 
 
 def _direct(
@@ -219,8 +254,12 @@ def _direct(
     *,
     refused: tuple[float, float],
     deferred: tuple[float, float],
+    web: float = 0.2,
 ) -> None:
-    """Deliver like an MTA: exchanges looked up, TLS where there is some, deferred mail tried again until it goes."""
+    """Deliver like an MTA: exchanges looked up, TLS where there is some, deferred mail tried again until it goes.
+
+    ``web``: the chance that web pages, forms and orders and webmail, ask for some of it.
+    """
     n = len(t)
     if n == 0:
         return
@@ -238,6 +277,8 @@ def _direct(
     )
     body = life.sizes(n, _bytes(life, life.draw("bytes", span(3_000, 60_000, "M"))))
     life.deliver(t, domains, body=body, **fates)
+    if life.chance(web):
+        asked_for(life, t, body, life.draw("asked_for", share(0.1, 1, "M")))
     again, which = t, fates["outcome"] == Outcome.DEFERRED
     domains = domains[which]
     again = again[which]
@@ -381,6 +422,11 @@ def _person(life: Life, per_day: float, rhythm: Rhythm, accounts: int) -> None:
         n, login_failed=wrong, unanswered=0.005, tls=1.0 if life.chance(0.9) else 0.2, login=True
     )
     life.send(t, servers, port=_port(life), body=life.sizes(n, _bytes(life, 25_000), 1.5), **fates)
+    if life.chance(
+        0.08
+    ):  # M: an account whose password was changed: what is in the outbox is tried until then
+        stuck = _stuck(life, life.arrivals(life.draw("stuck_per_day", span(0.05, 0.5, "M"))))
+        _not_taken(life, stuck, int(life.rng.choice([life.relay, *others])), _port(life), 1.0)
 
 
 def monitoring(life: Life) -> None:
@@ -402,6 +448,44 @@ def monitoring(life: Life) -> None:
         tls=float(life.chance(0.5)) * (port != 25),
         body=4_000,
         goes_wrong=life.ugly("goes_wrong", share(0, 0.3, "M")),
+    )
+
+
+def mail_monitor(life: Life) -> None:
+    """Be a monitor of mail servers: every few minutes it greets those on its list and hangs up, or reads certificates.
+
+    Looks like F9's sweeps and F6's short dialogues.
+    """
+    _greet(life, 0.4, _DEVICE_NAMES)
+    n = life.whole("watched", span(2, 60, "M: one's own, or the big ones of the world, too"))
+    at_most = 3_000 / DAY_S
+    period_s = max(life.draw("period_s", span(120, 3_600, "M: Nagios asks each 5 minutes")), n / at_most)
+    gap_s = min(life.draw("gap_s", span(0.02, 5, "M: one after the other, or all at once")), period_s / n)
+    everyone = np.arange(len(life.internet.domain_word))
+    domains = life.pick_domains(n, everyone, life.internet.domain_weight)
+    submits = life.rng.random(n) < life.draw("submission", share(0, 0.5, "M"))
+    servers = np.where(
+        submits,
+        life.rng.choice(life.internet.providers, n),
+        life.internet.exchange_of(domains, np.full(n, life.host.number)),
+    )
+    sweeps = np.arange(life.begin_s + life.rng.uniform(0, period_s), life.finish_s, period_s)
+    t = (sweeps[:, None] + np.arange(n) * gap_s).ravel()
+    known, server = t < life.finish_s, np.tile(servers, len(sweeps))
+    t, server, submits = t[known], server[known], np.tile(submits, len(sweeps))[known]
+    life.usual_per_day = len(t) * DAY_S / max(life.finish_s - life.begin_s, HOUR_S)
+    # M: some read certificates, where there is TLS.
+    is_tls = life.rng.random(len(t)) < (life.draw("tls", share(0.3, 1, "M")) if life.chance(0.15) else 0.0)
+    is_down = life.rng.random(len(t)) < life.ugly("unanswered", share(0, 0.05, "M"))
+    outcome = np.where(is_down, Outcome.UNANSWERED, np.where(is_tls, Outcome.TLS_EMPTY, Outcome.GREETED))
+    life.send(
+        t,
+        server,
+        port=np.where(submits, 587, 25),
+        dns=Dns.NONE if life.chance(0.2) else Dns.ADDRESS,
+        outcome=outcome,
+        rejected=2 * is_down,
+        helo=life.helo,
     )
 
 
@@ -430,7 +514,7 @@ def developer(life: Life) -> None:
 def saas_agent(life: Life) -> None:
     """Be a help-desk or CRM agent: submits for each of its tenants through that tenant's provider."""
     _greet(life, 0.3, _PC_NAMES)
-    tenants = life.whole("tenants", span(2, 12, "M"))
+    tenants = life.whole("tenants", span(2, 8, "M"))
     servers = life.rng.choice(life.internet.providers, tenants, replace=False)
     t = life.arrivals(life.draw("mails_per_day", span(10, 300, "M")), Rhythm.OFFICE)
     life.relay, life.usual_per_day = (
@@ -440,9 +524,10 @@ def saas_agent(life: Life) -> None:
     fates = life.dialogues(
         len(t), login_failed=life.ugly("login_failed", share(0, 0.04, "M")), tls=1.0, login=True
     )
-    life.send(
-        t, life.rng.choice(servers, len(t)), port=587, body=life.sizes(len(t), _bytes(life, 12_000)), **fates
-    )
+    body = life.sizes(len(t), _bytes(life, 12_000))
+    life.send(t, life.rng.choice(servers, len(t)), port=587, body=body, **fates)
+    if life.chance(0.5):
+        asked_for(life, t, body, life.draw("asked_for", share(0.1, 1, "M")))
 
 
 def nat_home(life: Life) -> None:
@@ -475,8 +560,9 @@ KINDS: Final[dict[str, Kind]] = {
             retry_loop,
             mail_server,
         ),
+        refused_client,
         *(new_mail_server, web_shop, camera, printer, appliance_reports, backup_reports, laptop, phone),
-        *(monitoring, vulnerability_scanner, developer, saas_agent, nat_home),
+        *(monitoring, mail_monitor, vulnerability_scanner, developer, saas_agent, nat_home),
     )
 }
 MIXES: Final[dict[str, dict[str, float]]] = {
@@ -488,12 +574,14 @@ MIXES: Final[dict[str, dict[str, float]]] = {
         "printer": 0.02,
         "appliance_reports": 0.06,
         "retry_loop": 0.01,
+        "refused_client": 0.01,
         "developer": 0.02,
         "web_cron_host": 0.015,
         "mail_server": 0.005,
         "new_small_server": 0.015,
         "new_mail_server": 0.005,
         "monitoring": 0.01,
+        "mail_monitor": 0.001,
     },
     "office": {
         "silent": 0.28,
@@ -511,10 +599,12 @@ MIXES: Final[dict[str, dict[str, float]]] = {
         "web_shop": 0.015,
         "mailing_list": 0.01,
         "monitoring": 0.015,
+        "mail_monitor": 0.005,
         "vulnerability_scanner": 0.01,
         "developer": 0.02,
         "saas_agent": 0.015,
         "retry_loop": 0.015,
+        "refused_client": 0.015,
     },
     "isp": {
         "silent": 0.55,
@@ -525,6 +615,7 @@ MIXES: Final[dict[str, dict[str, float]]] = {
         "mailing_list": 0.005,
         "web_shop": 0.01,
         "retry_loop": 0.015,
+        "refused_client": 0.01,
         "new_mail_server": 0.01,
     },
 }

@@ -9,6 +9,8 @@ whatever the decoder learns to say, events here say it too, and a new column nee
 What depends on more than that, as a column for the options of a device's SYN would, has to become part of the
 shape; the test that compares with packets says so.
 
+What passes beside mail, and how its bytes add up, is no session's own: transfers.py makes these events.
+
 Two things are not measured. A connection that nothing ends is reported when its time-out is noticed, which the
 sweep of the flow table does within some seconds (SWEEP_LAG_NS, on average). And in the flow table of a
 template no other flow makes room.
@@ -30,6 +32,7 @@ from sensor.events.tables import FlowState, new_event_tables
 from sensor.events.types import MAX_EVENTS_PER_FRAME, MAX_TEXT_PER_FRAME, ROWS, EventKind, new_event_columns
 from sensor.simulate.render import frame_batch, render_session
 from sensor.simulate.sessions import ENDPOINT_DTYPE, SESSION_DTYPE, Outcome, What, make_scene, unpack_shape
+from sensor.simulate.transfers import find_transfers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -245,6 +248,8 @@ def emit(
     Their text is ``scene.text``. Events of the same time are in the order of their sessions, whatever ``chunk`` is.
     """
     facts = _facts_of(sessions, scene)
+    transfers = find_transfers(sessions, scene)
+    n_told = 0
     # What is known of events that are not due yet: time, session, and row of the templates.
     ts_ns, session, row = (np.zeros(0, dtype=np.int64) for _ in range(3))
     for first in range(0, len(sessions), chunk):
@@ -260,9 +265,17 @@ def emit(
         order = np.argsort(ts_ns, kind="stable")
         ts_ns, session, row = ts_ns[order], session[order], row[order]
         n_due = len(ts_ns)
+        n_told_now = len(transfers.ts_ns)
         if end < len(sessions):
             n_due = int(np.searchsorted(ts_ns, sessions["ts_ns"][end], side="left"))
-        yield _stamp(ts_ns[:n_due], session[:n_due], row[:n_due], facts, template, scene)
+            n_told_now = int(np.searchsorted(transfers.ts_ns, sessions["ts_ns"][end], side="left"))
+        events = _stamp(ts_ns[:n_due], session[:n_due], row[:n_due], facts, template, scene)
+        if n_told_now > n_told:
+            # Before what is at the same time: a slot is over, and a controller has called, when the mail begins.
+            events = np.concatenate([transfers.rows(n_told, n_told_now, scene), events])
+            events = events[np.argsort(events["ts_ns"], kind="stable")]
+            n_told = n_told_now
+        yield events
         ts_ns, session, row = ts_ns[n_due:], session[n_due:], row[n_due:]
 
 

@@ -1,4 +1,4 @@
-"""How devices send spam: one function for each family of SCIENCE.md 2.2.
+"""How devices send spam: one function for each family of SCIENCE.md 2.2, and one of 2.1.
 
 A family lives beside the device's own life, from the infection on. Ranges are the 5 and 95 % values of 2.2, whose
 marks they carry; what 2.2 leaves open is marked M. What an attacker may do besides is in ``Craft``.
@@ -7,10 +7,11 @@ marks they carry; what 2.2 leaves open is marked M. What an attacker may do besi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from sensor.simulate.beside import other_use
 from sensor.simulate.life import CACHE_S, DAY_S, HOUR_S, MINUTE_S, Dns, Life, Rhythm, share, span
 from sensor.simulate.sessions import Outcome
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sensor.simulate.life import Times
+    from sensor.simulate.life import Range, Times
     from sensor.simulate.sessions import Ints
 
     Family = Callable[[Life, "Craft"], None]
@@ -71,6 +72,13 @@ def _operators(life: Life, n: int) -> tuple[Ints, NDArray[np.float64]]:
     return chosen, weights[chosen]
 
 
+def _submission(life: Life, tls: Range) -> tuple[int, float]:
+    """Choose a port for submission, and how much of it is encrypted: on 465 all [V: RFC 8314]."""
+    if life.chance(0.5):
+        return 465, 1.0
+    return 587, life.draw("tls", tls)
+
+
 def _campaign(life: Life, per_day: float, on_hours: float, period_days: float) -> Times:
     """Return the times of a rate that is on for some hours every so many days."""
     # Whoever was infected before we watch is in the middle of it.
@@ -96,6 +104,18 @@ def _dialect(life: Life, *, remote: bool) -> NDArray[np.int64]:
     ]
     names = hosts if remote and life.chance(0.6) else [odd[int(life.rng.integers(0, len(odd)))]]
     return np.array([life.name(name) for name in names], dtype=np.int64)
+
+
+def _tunnel(life: Life, t: Times) -> dict[str, Any]:
+    """Choose by whom proxied mails come, as arguments of ``send``: a few controllers, bare or encrypted [M].
+
+    Half of them have the device carry other things beside.
+    """
+    controllers = life.rng.choice(life.internet.controllers, int(life.rng.integers(1, 5)), replace=False)
+    if life.chance(0.5):
+        other_use(life, t, controllers, life.draw("other_use", share(0, 0.8, "M")))
+    record = 22 if life.chance(0.5) else 0  # V: RFC 8446: what a record of TLS 1.3 adds
+    return {"source": life.rng.choice(controllers, len(t)), "extra": record}
 
 
 def _spam(
@@ -131,7 +151,6 @@ def _spam(
         recipients=int(life.rng.integers(1, 6)),
     )
     names = _dialect(life, remote=remote)
-    source = int(life.rng.choice(life.internet.controllers)) if remote else -1
     life.deliver(
         t,
         domains,
@@ -139,9 +158,9 @@ def _spam(
         body=_spam_sizes(life, n),
         helo=life.rng.choice(names, n),
         sender=life.internet.domain_word[life.rng.integers(0, len(life.internet.domain_word), n)],
-        source=source,
         cache_s=_BOT_CACHE_S,
         resolver=resolver,
+        **(_tunnel(life, t) if remote else {}),
         **fates,
     )
 
@@ -214,20 +233,21 @@ def residential_proxy(life: Life, craft: Craft) -> None:
     t = craft.pace(life, life.arrivals(per_day, Rhythm.HOME))
     refused = life.draw("refused", share(0.1, 0.3, "V: 2.2"))
     if life.chance(0.3):  # submission with somebody's login, through the proxy
-        servers = life.rng.choice(life.internet.providers, int(life.rng.integers(1, 5)), replace=False)
-        fates = life.dialogues(
-            len(t), login_failed=refused, tls=life.draw("tls", share(0.5, 1, "M")), login=True
+        n_servers = life.whole(
+            "servers", span(1, 8, "V: 2.2: 1 to 4 operators; M: lists of logins have more")
         )
-        source = int(life.rng.choice(life.internet.controllers))
+        servers = life.rng.choice(life.internet.providers, n_servers, replace=False)
+        port, tls = _submission(life, share(0.5, 1, "M"))
+        fates = life.dialogues(len(t), login_failed=refused, tls=tls, login=True)
         dns = Dns.ADDRESS if craft.looks_up else Dns.NONE
         life.send(
             t,
             life.rng.choice(servers, len(t)),
-            port=587,
+            port=port,
             dns=dns,
             body=_spam_sizes(life, len(t)),
             helo=_dialect(life, remote=True)[0],
-            source=source,
+            **_tunnel(life, t),
             **fates,
         )
         return
@@ -285,21 +305,50 @@ def credential_spray(life: Life, craft: Craft) -> None:
     )
 
 
+def stolen_accounts(life: Life, craft: Craft) -> None:
+    """F11: mail with stolen accounts at many providers, low and slow, by the device itself.
+
+    [V: 2.1: the SMTP-AUTH botnet of March 2025, half a million addresses; Emotet's small volumes.]
+    """
+    per_day = life.draw("mails_per_day", span(3, 60, "D: between F2 and F7"))
+    t = craft.pace(life, life.arrivals(per_day, Rhythm.HOME if life.chance(0.5) else Rhythm.ALWAYS))
+    n_servers = min(life.whole("servers", span(2, 40, "M")), len(life.internet.providers))
+    servers = life.rng.choice(life.internet.providers, n_servers, replace=False)
+    # M: accounts are closed, passwords changed, sooner or later.
+    failed = life.draw("login_failed", share(0.05, 0.4, "M")) * (0.25 if craft.is_clean else 1.0)
+    n = len(t)
+    port, tls = _submission(life, share(0.7, 1, "M"))
+    fates = life.dialogues(n, login_failed=failed, refused=0.03, tls=tls, login=True, recipients=3)
+    dns = Dns.ADDRESS if life.chance(0.7) or craft.looks_up else Dns.NONE
+    life.send(
+        t,
+        life.rng.choice(servers, n),
+        port=port,
+        dns=dns,
+        body=_spam_sizes(life, n),
+        helo=_dialect(life, remote=False)[0],
+        cache_s=_BOT_CACHE_S,
+        **fates,
+    )
+
+
 def ultra_low(life: Life, craft: Craft) -> None:
     """F7: one to five mails a day, to one to three operators, nothing looked up."""
     t = craft.pace(life, life.arrivals(life.draw("mails_per_day", span(1, 5, "V: 2.2"))))
     refused = 0.15  # V: 2.2
     if life.chance(0.4):
         servers = life.rng.choice(life.internet.providers, int(life.rng.integers(1, 4)), replace=False)
-        fates = life.dialogues(len(t), login_failed=refused, tls=0.8, login=True)
+        port, tls = _submission(life, share(0.6, 1, "M"))
+        fates = life.dialogues(len(t), login_failed=refused, tls=tls, login=True)
         dns = Dns.ADDRESS if craft.looks_up else Dns.NONE
         life.send(
             t,
             life.rng.choice(servers, len(t)),
-            port=587,
+            port=port,
             dns=dns,
             helo=_dialect(life, remote=True)[0],
             body=_spam_sizes(life, len(t)),
+            **_tunnel(life, t),
             **fates,
         )
         return
@@ -371,11 +420,11 @@ def open_relay(life: Life, craft: Craft) -> None:
     life.deliver(out, domains, Dns.EXCHANGE, body=_spam_sizes(life, len(out)), cache_s=CACHE_S, **fates)
 
 
-#: Families by name, in the order of SCIENCE.md 2.2.
+#: Families by name: those of SCIENCE.md 2.2, in its order, and one more of 2.1.
 FAMILIES: Final[dict[str, Family]] = {
     family.__name__: family
     for family in (
         *(thingbot, proxym, freemail_proxy, residential_proxy, direct_to_mx, credential_spray, ultra_low),
-        *(hijacked_sender, blocked_bot, open_relay),
+        *(hijacked_sender, blocked_bot, open_relay, stolen_accounts),
     )
 }

@@ -248,7 +248,8 @@ class Life:
         sender: Any = None,
         other: Any = None,
         body: Any = 4000,
-        source: int = -1,
+        source: Any = -1,
+        extra: Any = 0,
         domains: Ints | None = None,
         cache_s: float = CACHE_S,
         resolver: int | None = None,
@@ -289,7 +290,9 @@ class Life:
         rows["sender"] = self.host.word if sender is None else sender
         rows["other"] = self.internet.domain_word[0] if other is None else other
         rows["body"] = octets
-        rows["source"] = source if source < 0 else self._by_family(source)
+        source = np.broadcast_to(np.asarray(source, dtype=np.int64), n)
+        rows["source"] = np.where(source < 0, -1, self._by_family(source))
+        rows["extra"] = extra
         rows["half_rtt_ns"] = self._half_rtt_ns(servers, n)
         self._parts.append(rows)
 
@@ -329,6 +332,34 @@ class Life:
         rows["body"] = octets
         rows["half_rtt_ns"] = self._half_rtt_ns(servers, n)
         self._parts.append(rows)
+
+    def exchange(self, t: Times, peers: Ints, body: Any, answer: Any, *, called: Any = False) -> None:
+        """Exchange bytes with somebody outside, who speaks first where it has ``called``; numbers or [n]."""
+        n = len(t)
+        if n == 0:
+            return
+        rows = self._rows(t, n)
+        rows["shape"] = pack_shapes(what=What.TRAFFIC)
+        mine, theirs = rows["orig"].copy(), self._by_family(peers)
+        rows["orig"], rows["resp"] = np.where(called, theirs, mine), np.where(called, mine, theirs)
+        rows["body"], rows["extra"] = body, answer
+        rows["resp_port"] = 443
+        rows["half_rtt_ns"] = self._half_rtt_ns(peers, n)
+        rows["is_spam"] = 0
+        self._parts.append(rows)
+
+    def mails_at(self) -> Times:
+        """Return when it has connected to mail servers outside so far, f8[n], not in order."""
+        parts = [
+            rows["ts_ns"]
+            for rows in self._parts
+            if len(rows)
+            and rows["shape"][0] & 7 == What.MAIL
+            and rows["orig"][0] in (*self.host.endpoints, self.host.endpoint6)
+        ]
+        whole = np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+        t: Times = (whole - self.start_ns) / 1e9
+        return t
 
     def probe_local(self, t: Times, outcome: Any) -> None:
         """Try the mail ports of the site's own devices."""

@@ -35,6 +35,9 @@ _S = 1_000_000_000
 DNS_TTL_S = 300
 #: Content per segment: an Ethernet MTU less the headers of TCP and IPv6, with room for TCP options.
 SEGMENT_BYTES = 1400
+#: A SOCKS5 request with a host name (RFC 1928 section 4), and the ports of the connection that it comes by.
+CONNECT_BYTES = 30
+CONTROLLER_PORTS = (45001, 1080)
 #: The largest TLS record (RFC 8446 section 5.1).
 _RECORD_BYTES = 16384
 #: SYNs are sent again after 1 s, doubled each time (RFC 6298 section 2).
@@ -288,28 +291,46 @@ def _tcp_frames(
             sent[me] += len(payload) + bool(turn.flags & (_SYN | _FIN))
 
 
-def _relayed_frames(
-    turns: list[Turn], ends: tuple[_End, _End], at: tuple[int, int], vlan: int
-) -> Iterator[Frame]:
-    """Yield what a proxied dialogue is on the other side: the same bytes from and to the controller.
+def relayed_turns(turns: list[Turn], extra: int) -> list[Turn]:
+    """Return what a proxied dialogue is between the device, the originator here, and the controller.
 
-    It begins midstream, for a proxy keeps its connection to the controller open.
+    The controller says where to connect to (RFC 1928 section 4); then the same bytes pass, and ``extra`` in each turn.
     """
+    request = Turn(False, bytes(CONNECT_BYTES + extra), _ACK | _PSH)
+    relayed = [
+        Turn(
+            not turn.is_orig, turn.payload + bytes(extra) if turn.payload else b"", _ACK | _PSH, turn.wait_ns
+        )
+        for turn in turns
+    ]
+    # While the SYN goes out nothing comes from the controller but the request.
+    return [request, *relayed[1:]]
+
+
+def _midstream_frames(
+    turns: list[Turn],
+    shape: Shape,
+    ends: tuple[_End, _End],
+    ports: tuple[int, int],
+    at: tuple[int, int],
+    vlan: int,
+) -> Iterator[Frame]:
+    """Yield the segments of a connection that is open already, and stays so."""
     ts_ns, half_rtt_ns = at
-    ports = (45001, 1080)
-    sent = [1, 1]
+    # Numbers go on, or what two sessions say alike within a moment would be taken for copies of one packet.
+    sent = [ts_ns // 1000 & 0x7FFFFFFF] * 2
     for number, turn in enumerate(turns):
         if number > 0:
             ts_ns += half_rtt_ns + turn.wait_ns
-        if not turn.payload:
-            continue
-        me, you = (1, 0) if turn.is_orig else (0, 1)  # what the device sends on comes from the controller
+        me, you = (0, 1) if turn.is_orig else (1, 0)
         pair = ports if me == 0 else ports[::-1]
         for first in range(0, len(turn.payload), SEGMENT_BYTES):
             payload = turn.payload[first : first + SEGMENT_BYTES]
-            yield Frame(
-                ts_ns, _tcp_frame(ends[me], ends[you], pair, sent[me], sent[you], _ACK | _PSH, payload, vlan)
-            )
+            if _is_seen(shape, turn.is_orig) and (number + 1 != shape.lost or first > 0):
+                yield Frame(
+                    ts_ns,
+                    _tcp_frame(ends[me], ends[you], pair, sent[me], sent[you], _ACK | _PSH, payload, vlan),
+                )
             sent[me] += len(payload)
 
 
@@ -332,9 +353,16 @@ def render_session(session: Any, scene: Scene) -> list[Frame]:
         frames = list(_tcp_frames(turns, shape, (orig, resp), ports, at, scene.vlan))
         if session["source"] >= 0:
             controller = _end_of(ends[session["source"]])
-            relayed = list(_relayed_frames(turns, (orig, controller), at, scene.vlan))
+            there = relayed_turns(turns, int(session["extra"]))
+            way = shape._replace(lost=0)
+            relayed = list(
+                _midstream_frames(there, way, (orig, controller), CONTROLLER_PORTS, at, scene.vlan)
+            )
             frames = sorted(relayed + frames, key=lambda frame: frame.ts_ns)
         return frames
+    if shape.what == What.TRAFFIC:
+        said = traffic_turns(words.body, int(session["extra"]))
+        return list(_midstream_frames(said, shape, (orig, resp), ports, at, scene.vlan))
     if shape.what == What.HELLO:
         return _hello_frames(shape, orig, resp, words.name, at, scene.vlan)
     address = b"" if session["aux"] < 0 else _end_of(ends[session["aux"]]).address
@@ -345,6 +373,11 @@ def render_session(session: Any, scene: Scene) -> list[Frame]:
     if _is_seen(shape, False) and shape.lost != 2:
         frames.append(Frame(at[0] + at[1], _udp_frame(resp, orig, ports[::-1], response, scene.vlan)))
     return frames
+
+
+def traffic_turns(body: int, answer: int) -> list[Turn]:
+    """Return the turns of other traffic than mail."""
+    return [Turn(True, bytes(body), _ACK | _PSH), Turn(False, bytes(answer), _ACK | _PSH)]
 
 
 def _hello_frames(

@@ -1,9 +1,9 @@
 """Sessions: what simulated devices do on the wire, one row each.
 
 The common ground of both levels: kinds and families write sessions, ``emit.py`` turns them into events,
-``render.py`` into packets. A session is one mail connection, one look-up, or one time that a device says who
-it is. Its *shape* is all that decides which events there are; everything else in it is a number or a name in
-them.
+``render.py`` into packets. A session is one mail connection, one look-up, one time that a device says who it
+is, or one exchange of other bytes. Its *shape* is all that decides which events there are; everything else in
+it is a number or a name in them.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class What(IntEnum):
     LOOKUP_NOTHING = 3  # ... for an address, and there is none (NXDOMAIN)
     LOOKUP_LISTED = 4  # ... of a name in a DNS block list, and it is not listed (RFC 5782)
     HELLO = 5  # orig claims its address (ARP) and renews its lease (DHCP); ``name``: its host name
+    TRAFFIC = 6  # anything else: orig says ``body`` bytes, and resp answers with ``extra``
 
 
 class Outcome(IntEnum):
@@ -96,6 +97,11 @@ def outcomes_of(shapes: Ints) -> Ints:
     return shapes >> _SHIFTS[1] & ((1 << _BITS[1]) - 1)
 
 
+def views_of(shapes: Ints) -> Ints:
+    """Return the View of each shape, i8[n]."""
+    return shapes >> _SHIFTS[8] & ((1 << _BITS[8]) - 1)
+
+
 SESSION_DTYPE = np.dtype(
     [
         ("ts_ns", np.int64),  # packet time of the first packet, in whole microseconds
@@ -108,6 +114,7 @@ SESSION_DTYPE = np.dtype(
         ("sender", np.int32),  # text: domain of the reverse-path
         ("other", np.int32),  # text: domain of the forward-paths, exchange of an MX answer
         ("body", np.int32),  # bytes of the content, or that the client sends under TLS
+        ("extra", np.int32),  # of proxied mail: bytes that the way to the controller adds to each turn
         ("half_rtt_ns", np.int32),  # from one turn to the next
         ("orig_port", np.int32),
         ("resp_port", np.int32),

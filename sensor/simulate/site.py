@@ -15,6 +15,7 @@ from sensor.config import Config, Network
 from sensor.events.flows import TLS_MESSAGE_BYTES
 from sensor.notation import address_text, mac_text
 from sensor.simulate.benign import BOT_LIKE, KINDS, MIXES, SENDERS
+from sensor.simulate.beside import live_beside
 from sensor.simulate.families import FAMILIES, Craft
 from sensor.simulate.internet import Internet, make_internet
 from sensor.simulate.life import DAY_S, HOUR_S, Host, Life
@@ -290,7 +291,7 @@ class _SiteMaker:
         return families
 
     def _live(self, life: Life, kind: str, family: str) -> tuple[float, float]:
-        """Let a device live; return from when until when it is infected."""
+        """Let a device live; return from when until when it is infected, nothing if it never is."""
         host, rng, world = life.host, life.rng, self.world
         life.begin_s, life.finish_s = host.start_s, host.end_s
         if not self.routed and not self.plan.is_cold:
@@ -302,8 +303,14 @@ class _SiteMaker:
         told = servers + (self.internet.n_servers if host.endpoint6 >= 0 else 0)
         life.ask(at, life.name(b"www.site%d.example" % rng.integers(0, 5000)), aux=told)
         KINDS[kind](life)
-        if not family:
-            return 0.0, 0.0
+        window = self._infect(life, family) if family else (0.0, 0.0)
+        life.begin_s, life.finish_s, life.is_spam = host.start_s, host.end_s, False
+        live_beside(life)
+        return window
+
+    def _infect(self, life: Life, family: str) -> tuple[float, float]:
+        """Let a family live beside the device's own life; return from when until when."""
+        host, rng = life.host, life.rng
         present_s = host.end_s - host.start_s
         begin_s = host.start_s + present_s * (
             rng.uniform(-0.5, 0.6) if self.plan.is_cold else rng.uniform(0.05, 0.7)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from sensor.simulate.world import Plan
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MANIFEST: Final = "manifest.json"
 LABELS: Final = "labels.tsv"
 LABEL_COLUMNS: Final = (

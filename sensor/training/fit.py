@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -14,7 +15,7 @@ from sensor.model.artifact import FORMAT, Artifact, Manifest, StartThreshold, Th
 from sensor.model.boosted import BoostedTrees
 from sensor.model.calibrate import WEEKS_PER_YEAR
 from sensor.model.channel import START_NS
-from sensor.model.evidence import CAP, RULE_EVIDENCE, alarm_threshold, walk_evidence
+from sensor.model.evidence import CAP, MOST_RISE, RULE_EVIDENCE, alarm_threshold, walk_evidence
 from sensor.model.score import MonotoneIndex
 from sensor.model.trees import LEAF, Trees
 
@@ -43,8 +44,14 @@ LEARNED: Final = tuple(
 )
 #: Steps of one device that are learned from, spread over its time: the next step is much like the last.
 MAX_STEPS: Final = 80
-#: Of the rows, those whose DNS, and those whose clear text, is masked: such sites exist.
+#: Of the rows, those whose DNS, whose clear text, and whose other traffic is masked: such sites exist.
 MASKED: Final = 0.2
+#: Steps of harmless devices that look infected, at these log-odds and more, to a first fit that has seen them, weigh so
+#: much more in the second: what counts is who is accused falsely once in many years, and not the mean device.
+HARD_LOGIT: Final = -1.0
+HARD_WEIGHT: Final = 5.0
+#: The infected all together weigh so much more than the harmless, or the hard ones would pull all log-odds down.
+INFECTED_WEIGHT: Final = 5.0
 N_FOLDS: Final = 4
 #: Budgets that are calibrated, in false alarms a device-year, as far as the data suffice.
 BUDGETS: Final = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
@@ -62,14 +69,29 @@ STRESS_WORLD: Final = "hostile"
 MIN_WEEK_SHARE: Final = 0.5
 
 
-def train(traces: Sequence[DeviceTrace], name: str, seed: int, data: list[dict[str, Any]]) -> Artifact:
-    """Fit a model to traces and calibrate it on sites that were held out; DataError without both classes."""
+def train(
+    traces: Sequence[DeviceTrace],
+    name: str,
+    seed: int,
+    data: list[dict[str, Any]],
+    n_threads: int = 1,
+) -> Artifact:
+    """Fit a model to traces and calibrate it on sites that were held out; DataError without both classes.
+
+    ``data``: what the traces are of. What comes out does not depend on ``n_threads``.
+    """
     folds = _folds(traces)
-    held_out: list[tuple[DeviceTrace, Model]] = []
-    for fold in range(N_FOLDS):
-        rest = [t for t, of in zip(traces, folds, strict=True) if of != fold]
-        model = BoostedTrees(name, fit_trees(rest, seed))
-        held_out += [(t, model) for t, of in zip(traces, folds, strict=True) if of == fold]
+
+    def fit(fold: int) -> Trees:
+        return fit_trees([t for t, of in zip(traces, folds, strict=True) if of != fold], seed)
+
+    with ThreadPoolExecutor(n_threads) as pool:  # fitting does not hold the interpreter's lock
+        # Of the fold that there is not, all are the rest.
+        *of_folds, whole = pool.map(fit, range(N_FOLDS + 1))
+    models = [BoostedTrees(name, trees) for trees in of_folds]
+    held_out: list[tuple[DeviceTrace, Model]] = [
+        (trace, models[fold]) for trace, fold in zip(traces, folds, strict=True)
+    ]
     manifest = Manifest(
         format=FORMAT,
         name=name,
@@ -79,11 +101,19 @@ def train(traces: Sequence[DeviceTrace], name: str, seed: int, data: list[dict[s
         versions=_versions(),
         seed=seed,
         training_data=data,
-        parameters={**PARAMETERS, "max_steps": MAX_STEPS, "masked": MASKED, "folds": N_FOLDS},
+        parameters={
+            **PARAMETERS,
+            "max_steps": MAX_STEPS,
+            "masked": MASKED,
+            "hard_logit": HARD_LOGIT,
+            "hard_weight": HARD_WEIGHT,
+            "infected_weight": INFECTED_WEIGHT,
+            "folds": N_FOLDS,
+        },
         thresholds=calibrate(held_out),
         start=calibrate_start(held_out),
     )
-    return Artifact(manifest, fit_trees(traces, seed))
+    return Artifact(manifest, whole)
 
 
 def _folds(traces: Sequence[DeviceTrace]) -> list[int]:
@@ -104,18 +134,29 @@ def _versions() -> dict[str, str]:
 
 
 def fit_trees(traces: Sequence[DeviceTrace], seed: int) -> Trees:
-    """Fit trees to devices, each with the same weight within its class and both classes alike."""
-    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415 - only training has it
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415 - comes with scikit-learn
+    """Fit trees to devices, each with the same weight within its class; DataError without both classes.
 
+    Twice: what the first fit finds hard weighs more in the second.
+    """
     features, is_spam, weight = _rows(traces)
     if is_spam.all() or not is_spam.any():
         raise DataError("the training data has one class only: it needs harmless and infected devices")
     rng = np.random.default_rng([seed, 1])
-    for needs in (Needs.DNS, Needs.CLEARTEXT):
+    masked = features.copy()
+    for needs in (Needs.DNS, Needs.CLEARTEXT, Needs.PEERS):
         is_masked = rng.random(len(features)) < MASKED
         for column in (k for k, info in enumerate(FEATURES) if info.needs is needs):
-            features[is_masked, column] = np.nan
+            masked[is_masked, column] = np.nan
+    first = _fit(masked, is_spam, _balanced(weight, is_spam), seed)
+    is_hard = ~is_spam & (BoostedTrees("first", first).judge(features).logit > HARD_LOGIT)
+    weight = _balanced(np.where(is_hard, HARD_WEIGHT * weight, weight), is_spam)
+    return _fit(masked, is_spam, np.where(is_spam, INFECTED_WEIGHT * weight, weight), seed)
+
+
+def _fit(features: Floats, is_spam: NDArray[np.bool_], weight: Floats, seed: int) -> Trees:
+    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415 - only training has it
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415 - comes with scikit-learn
+
     # A feature that the data never shows cannot be learned from, and scikit-learn 1.9 fails on it.
     seen = np.array([k for k in LEARNED if not np.isnan(features[:, k]).all()])
     classifier = HistGradientBoostingClassifier(
@@ -127,8 +168,16 @@ def fit_trees(traces: Sequence[DeviceTrace], seed: int) -> Trees:
     return export_trees(classifier, seen)
 
 
+def _balanced(weight: Floats, is_spam: NDArray[np.bool_]) -> Floats:
+    """Return weights with which both classes weigh alike, and a row 1 in the mean."""
+    balanced = weight.copy()
+    for of in (is_spam, ~is_spam):
+        balanced[of] *= 0.5 * len(weight) / weight[of].sum()
+    return balanced
+
+
 def _rows(traces: Sequence[DeviceTrace]) -> tuple[Floats, NDArray[np.bool_], Floats]:
-    """Return the steps to learn from: features, whether the device has sent spam by then, and the weight."""
+    """Return the steps to learn from: features, whether the device has sent spam by then, and its share of a device."""
     features, is_spam, weight = [np.zeros((0, N_FEATURES))], [np.zeros(0, dtype=np.bool_)], [np.zeros(0)]
     for trace in traces:
         n = len(trace.ts_ns)
@@ -139,11 +188,7 @@ def _rows(traces: Sequence[DeviceTrace]) -> tuple[Floats, NDArray[np.bool_], Flo
         first_ns = trace.spam_ns[0] if trace.family else np.iinfo(np.int64).max
         is_spam.append(trace.ts_ns[chosen] >= first_ns)
         weight.append(np.full(len(chosen), 1.0 / len(chosen)))
-    spam, weights = np.concatenate(is_spam), np.concatenate(weight)
-    for of in (spam, ~spam):
-        if of.any():
-            weights[of] *= 0.5 * len(weights) / weights[of].sum()
-    return np.concatenate(features), spam, weights
+    return np.concatenate(features), np.concatenate(is_spam), np.concatenate(weight)
 
 
 def export_trees(classifier: Any, seen: NDArray[np.int64]) -> Trees:
@@ -305,8 +350,11 @@ def _best_pair(harmless: Floats, infected: Floats, n_allowed: int) -> tuple[floa
         if n_left < 0:
             continue
         rest = np.sort(harmless[~is_over, 1])
-        # Just above what too many would reach; evidence that is at its cap cannot be told apart any more.
-        of_model = float(np.nextafter(max(rest[-1 - n_left] if n_left < len(rest) else 0.0, 1.0), np.inf))
+        # Just above what too many would reach, and what one step can say: evidence that is at its cap cannot be told
+        # apart any more.
+        of_model = float(
+            np.nextafter(max(rest[-1 - n_left] if n_left < len(rest) else 0.0, MOST_RISE), np.inf)
+        )
         if of_model > CAP:
             continue
         n_found = int(((infected[:, 0] >= of_index) | (infected[:, 1] >= of_model)).sum())
