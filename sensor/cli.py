@@ -1352,27 +1352,45 @@ def simulate(
     default=1,
     help="The same data, seed and versions give the same files, bit for bit.  [default: 1]",
 )
+@click.option(
+    "--state",
+    "state_paths",
+    metavar="DIR",
+    multiple=True,
+    help="Learn besides from the devices that operators have labelled, in the directory of watch --state; may be given "
+    "several times.",
+)
 @_jobs_option
-def train(*, data: tuple[str, ...], out: str | None, seed: int, jobs: int) -> int:
+def train(
+    *, data: tuple[str, ...], out: str | None, seed: int, state_paths: tuple[str, ...], jobs: int
+) -> int:
     """Fit a model to simulated worlds, and calibrate its threshold on sites that it has not seen.
 
-    DIR gets model.npz and manifest.json. Needs the extra: pip install 'spamsensor[train]'.
+    DIR gets model.npz and manifest.json. A labelled device weighs as much as 20 simulated ones; the thresholds are
+    those of simulated devices, until spamsensor calibrate. Needs the extra: pip install 'spamsensor[train]'.
     """
     if out is None or not data:
         raise ConfigError("no data or no directory to write to: name them with --data and --out")
     _require_training()
 
     from sensor.model.artifact import write_artifact
+    from sensor.notation import counted
     from sensor.training.fit import train as fit
+    from sensor.training.labels import read_labels
     from sensor.training.traces import collect, describe_data
 
     directory, worlds = Path(out), [Path(path) for path in data]
+    labels = read_labels([_database_of(path) for path in state_paths]) if state_paths else None
+    if labels is not None:
+        of = labels[1]
+        say(f"{counted(of.benign, 'device')} labelled benign, {of.infected} infected, to learn from")
     _make_directory(directory)
     artifact = fit(
         collect(worlds, n_processes=jobs),
         directory.name,
         seed,
         describe_data(worlds),
+        labels=labels,
         n_threads=jobs,
     )
     artifact = write_artifact(directory, artifact)

@@ -27,7 +27,7 @@ from sensor.devices.activity import (
     observe_events,
     observe_time,
 )
-from sensor.devices.features import FEATURES, N_FEATURES, Feature, compute_features
+from sensor.devices.features import FEATURES, N_FEATURES, Feature, compute_features, schema_digest
 from sensor.devices.roles import Role, infer_roles
 from sensor.devices.saved import MEANINGS, load_devices, save_devices, table_sizes
 from sensor.devices.site import describe_site, mark_known_servers
@@ -406,20 +406,32 @@ class Pipeline:
         columns["operators_24h"] = [round(float(value)) for value in operators]
         return columns
 
-    def take_peaks(self, rows: NDArray[np.int64]) -> Peaks | None:
+    def take_peaks(self, rows: NDArray[np.int64]) -> Peaks:
         """Return the most evidence against the devices in ``rows`` since they were asked for last.
 
-        None without a trained model, which alone has thresholds that a site may calibrate, and when watching has just
-        begun, since other thresholds hold then.
+        It tells something of a week if there is a trained model, which alone has thresholds that a site may calibrate,
+        and not while watching has just begun, since other thresholds hold then.
         """
         t = self._devices
         serials = t.devices["serial"][rows]
         index, *trained = (channel.evidence.take_peaks(rows, serials) for channel in self._channels)
         now_ns = int(t.clock[0]["now_ns"])
-        if not trained or now_ns - self.started_ns < START_NS:
-            return None
-        keys = [key_text(t, int(row)) for row in rows]
-        return Peaks(now_ns, self._models[self._channels[-1].name], keys, index.tolist(), trained[0].tolist())
+        of_model = trained[0] if trained else np.zeros(len(rows))
+        is_telling = bool(trained) and now_ns - self.started_ns >= START_NS
+        features = np.zeros((len(rows), N_FEATURES))
+        compute_features(t, rows, len(rows), now_ns, features)
+        return Peaks(
+            now_ns=now_ns,
+            model_id=self._models[self._channels[-1].name] if is_telling else None,
+            devices=[key_text(t, int(row)) for row in rows],
+            of_index=index.tolist(),
+            of_model=of_model.tolist(),
+            features=[
+                of.tobytes() if is_suspect else None
+                for of, is_suspect in zip(features, np.maximum(index, of_model) > 0, strict=True)
+            ],
+            schema=schema_digest(),
+        )
 
     def _count_devices(self) -> int:
         """Return how many rows of the device table are in use; it is looked through only where that may have changed.

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_trees import STUMP
 
-from sensor.devices.features import FEATURES
+from sensor.devices.features import FEATURES, schema_digest
 from sensor.errors import ModelError
 from sensor.model.artifact import (
     ARRAYS,
@@ -22,7 +22,6 @@ from sensor.model.artifact import (
     StartThreshold,
     Threshold,
     read_artifact,
-    schema_digest,
     write_artifact,
 )
 

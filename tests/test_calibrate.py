@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -112,7 +112,9 @@ def state(tmp_path: Path, shipped: Artifact) -> Path:
             noisy = [20.0 if n in (0, 1, 2) else 1.0 + 0.01 * n for n in range(40)]
             for minute in (1, MIN_MINUTES):
                 at_ns = week * WEEK_NS + minute * 60 * 10**9
-                database.write([], [], at_ns, [Peaks(at_ns, model_id(shipped), keys, [0.0] * 40, noisy)])
+                nothing: list[Any] = [None] * 40
+                peaks = Peaks(at_ns, model_id(shipped), keys, [0.0] * 40, noisy, nothing, "")
+                database.write([], [], at_ns, [peaks])
         database._connection.execute("UPDATE weeks SET minutes = ?", (MIN_MINUTES,))
         accused = [an_alert_on(key, WEEK + 1) for key in keys[:2]]
         database.write(accused, [], (WEEK + 3) * WEEK_NS)

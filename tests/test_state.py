@@ -46,6 +46,7 @@ from sensor.capture.frames import FrameBatch
 from sensor.capture.merge import open_captures
 from sensor.cli import main
 from sensor.config import Config, ExceptionRule, Instant, Mac, Network, Output, Tables
+from sensor.devices.features import N_FEATURES, compute_features, schema_digest
 from sensor.devices.saved import NOT_SAVED, saved_fields
 from sensor.devices.table import DAY_NS, SECOND_NS, DeviceTables
 from sensor.errors import ConfigError, StateError
@@ -63,12 +64,16 @@ from sensor.state.database import (
 from sensor.state.files import CHECKPOINT, DATABASE, DirectoryLock, make_directory, replace_file
 from sensor.state.keeper import PAUSE_S, Keeper
 from sensor.state.listing import changed_text
+from sensor.state.weeks import Peaks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from numpy.typing import NDArray
+
     from sensor.alerts.record import Alert
     from sensor.model.artifact import Artifact
+    from sensor.state.weeks import Example
 
 SMALL = Config(tables=Tables(devices=256, dns_answers=256))
 CAMERA_KEY = "44:19:b6:0a:0b:0c"
@@ -480,14 +485,63 @@ def weeks_of(directory: Path) -> list[Any]:
         ).fetchall()
 
 
+def test_what_a_labelled_device_was_like_is_kept_to_learn_from(tmp_path: Path) -> None:
+    run = Kept(tmp_path)  # in the first hours, too, and without a model
+    run.take(recent_spam())
+    run.next_minute()
+    features = dict(zip(run.pipeline.device_table()["device"], features_of(run.pipeline), strict=True))
+    run.keeper.finish(run.pipeline)
+    assert examples_of(tmp_path) == []  # nobody has said what it is
+    command(tmp_path, "label", CAMERA_KEY, "infected")
+    command(tmp_path, "label", RESOLVER, "benign")  # against which nothing speaks
+    (example,) = examples_of(tmp_path)
+    assert (example.device, example.verdict) == (CAMERA_KEY, "infected")
+    assert example.evidence > 0
+    assert np.frombuffer(example.features) == pytest.approx(features[CAMERA_KEY], nan_ok=True)
+    command(tmp_path, "label", CAMERA_KEY, "benign")
+    assert [example.verdict for example in examples_of(tmp_path)] == ["benign"]
+
+
+def features_of(pipeline: Pipeline) -> NDArray[np.float64]:
+    rows, t = pipeline.device_rows(), pipeline._devices
+    features = np.zeros((len(rows), N_FEATURES))
+    compute_features(t, rows, len(rows), int(t.clock[0]["now_ns"]), features)
+    return features
+
+
+def examples_of(directory: Path, schema: str | None = None) -> list[Example]:
+    with open_for_command(directory / DATABASE) as database:
+        return database.examples(schema_digest() if schema is None else schema)
+
+
+def test_of_each_day_the_worst_moment_is_kept(tmp_path: Path, database: Database) -> None:
+    def write(day: int, evidence: float, said: bytes, schema: str = "now") -> None:
+        peaks = Peaks(day * DAY_NS, None, ["a"], [evidence], [0.0], [said], schema)
+        database.write([], [], DAY_NS, [peaks])
+
+    database.write([], [{"device": ["a"], "last_seen": [CAMERA_ALERT.timestamp]}], NOW_NS)
+    database.label_device("a", "benign", "", "me", NOW_NS, expires_ns=4 * DAY_NS)
+    for evidence, said in ((2.0, b"two"), (3.0, b"three"), (1.0, b"one")):
+        write(2, evidence, said)
+    write(3, 9.0, b"before the update", "before")
+    write(3, 1.0, b"after it")
+    write(4, 1.0, b"when the label has expired")
+    kept = [(example.day, example.features) for example in examples_of(tmp_path, "now")]
+    assert kept == [(2, b"three"), (3, b"after it")]
+    database.write([], [], 3 * DAY_NS + KEPT_DAYS * DAY_NS)
+    assert [example.day for example in examples_of(tmp_path, "now")] == [3]
+
+
 def test_a_database_without_weeks_gets_them(tmp_path: Path) -> None:
     Kept(tmp_path).keeper.close()
     with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as connection:
         connection.execute("DROP TABLE weeks")
+        connection.execute("DROP TABLE examples")
     run = Kept(tmp_path)
     run.keeper.close()
     assert run.news == run.problems == []
     assert weeks_of(tmp_path) == []
+    assert examples_of(tmp_path) == []
 
 
 def test_an_alert_is_in_a_checkpoint_and_the_database_soon(tmp_path: Path) -> None:

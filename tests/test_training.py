@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from sensor.cli import main
-from sensor.devices.features import FEATURES, N_FEATURES, Feature
-from sensor.errors import DataError
+from sensor.devices.features import FEATURES, N_FEATURES, Feature, schema_digest
+from sensor.errors import DataError, StateError
 from sensor.model.artifact import (
     ARRAYS,
     FORMAT,
@@ -28,10 +28,14 @@ from sensor.model.boosted import BoostedTrees
 from sensor.model.calibrate import WEEKS_PER_YEAR
 from sensor.model.channel import START_NS
 from sensor.model.score import Model, Verdicts
+from sensor.notation import eve_time
 from sensor.pipeline import Pipeline
 from sensor.simulate.emit import Templates, emit
 from sensor.simulate.store import open_world, write_world
 from sensor.simulate.world import WORLDS, Plan
+from sensor.state.database import open_for_sensor
+from sensor.state.files import DATABASE
+from sensor.state.weeks import DAY_NS, Peaks
 from sensor.training import fit
 from sensor.training.detectors import OURS, Detector, Judged, elsewhere, novelty, ours
 from sensor.training.evaluate import evaluate, hear
@@ -44,6 +48,7 @@ from sensor.training.fit import (
     fit_trees,
     train,
 )
+from sensor.training.labels import read_labels
 from sensor.training.left_out import leave_out_each
 from sensor.training.targets import targets
 from sensor.training.traces import CIRCUMSTANCES, DeviceTrace, collect
@@ -321,6 +326,56 @@ def test_the_commands_write_the_same_twice_and_refuse_what_is_no_world(world, tm
     assert before == {name: (tmp_path / "quality" / name).read_bytes() for name in names}
     with pytest.raises(DataError, match=r"one[/\\]"):
         run("train", "--data", tmp_path / "one", "--out", tmp_path / "third")
+
+
+def labelled_as(directory: Path, features: np.ndarray, verdict: str, device: str) -> None:
+    """A sensor's state with one device, as bad as can be on as many days as there are rows of features."""
+    directory.mkdir(exist_ok=True)
+    with open_for_sensor(directory / DATABASE) as database:
+        database.write([], [{"device": [device], "last_seen": [eve_time(DAY_NS)]}], 0)
+        for day, row in enumerate(features):
+            peaks = Peaks(day * DAY_NS, None, [device], [5.0], [0.0], [row.tobytes()], schema_digest())
+            database.write([], [], 0, [peaks])
+        database.label_device(device, verdict, "", "me", 0, expires_ns=1000 * DAY_NS)
+
+
+def test_labels_are_learned_from(traces, world, tmp_path):
+    spam = next(t for t in traces if t.family == "direct_to_mx" and len(t.ts_ns) > 20).features[-3:]
+    calm = next(t for t in traces if not t.family and len(t.ts_ns) > 20).features[-3:]
+    before = BoostedTrees("before", fit_trees(traces, 1))
+    labelled_as(tmp_path / "one", spam, "benign", "aa:aa:aa:aa:aa:aa")
+    labelled_as(tmp_path / "other", calm, "infected", "bb:bb:bb:bb:bb:bb")
+    real, labelled = read_labels([tmp_path / "one" / DATABASE, tmp_path / "other" / DATABASE])
+    assert (labelled.benign, labelled.infected) == (1, 1)
+    after = BoostedTrees("after", fit_trees([*traces, *real], 1))
+    assert (after.judge(spam).logit < before.judge(spam).logit - 0.5).all()
+    assert (after.judge(calm).logit > before.judge(calm).logit + 0.5).all()
+
+    state = ("--state", tmp_path / "one", "--state", tmp_path / "other")
+    run("train", "--data", world, *state, "--out", tmp_path / "model")
+    assert read_artifact(tmp_path / "model").manifest.labelled == labelled
+
+
+def test_days_before_an_infection_are_not_learned_as_spam(tmp_path):
+    labelled_as(tmp_path, np.ones((3, N_FEATURES)), "infected", "aa:aa:aa:aa:aa:aa")
+    with open_for_sensor(tmp_path / DATABASE) as database:
+        peaks = Peaks(
+            5 * DAY_NS,
+            None,
+            ["aa:aa:aa:aa:aa:aa"],
+            [1.0],
+            [0.0],
+            [np.zeros(N_FEATURES).tobytes()],
+            schema_digest(),
+        )
+        database.write([], [], 0, [peaks])
+    ((trace,), _) = read_labels([tmp_path / DATABASE])
+    assert (trace.features == 1.0).all()
+    assert len(trace.ts_ns) >= fit.MAX_STEPS
+    with open_for_sensor(tmp_path / DATABASE) as database:
+        database._connection.execute("UPDATE examples SET features = x'00'")
+    with pytest.raises(StateError, match="features"):
+        read_labels([tmp_path / DATABASE])
 
 
 def test_the_run_path_needs_neither_scikit_learn_nor_pandas():

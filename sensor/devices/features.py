@@ -7,8 +7,10 @@ refusal of one mail is no "100 %".
 
 from __future__ import annotations
 
+import hashlib
 import math
 from enum import IntEnum
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -271,6 +273,13 @@ FEATURES: tuple[FeatureInfo, ...] = (
     ),
     FeatureInfo("burst_lasted", "s", Needs.FLOWS, 0, "since when `conn_burst` has not fallen below one"),
 )
+
+
+@cache
+def schema_digest() -> str:
+    """Return a digest of what the features are, in their order: names, units, directions."""
+    text = "\n".join(f"{info.name} {info.unit} {info.direction}" for info in FEATURES)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 #: Sizes that differ by less are one template's: names and numbers in it vary.

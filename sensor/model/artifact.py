@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from sensor.devices.features import FEATURES, N_FEATURES
+from sensor.devices.features import FEATURES, N_FEATURES, schema_digest
 from sensor.errors import ModelError
 from sensor.model.boosted import BoostedTrees
 from sensor.model.trees import Trees, find_fault
@@ -66,6 +66,14 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     until: str
 
 
+class Labelled(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many real devices were learned from, as operators have labelled them, and a digest of what they were like."""
+
+    benign: Annotated[int, Meta(ge=0)]
+    infected: Annotated[int, Meta(ge=0)]
+    sha256: str
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a model is. What it was measured to be worth lies beside it, in evaluation.json."""
 
@@ -81,6 +89,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     thresholds: Annotated[list[Threshold], Meta(min_length=1)]
     start: StartThreshold | None
     calibration: Calibration | None = None
+    labelled: Labelled | None = None
 
 
 @dataclass(frozen=True)
@@ -117,12 +126,6 @@ class Artifact:
 
     def _calibrated(self, budget: float) -> Threshold:
         return min(self.manifest.thresholds, key=lambda t: (t.budget > budget, abs(t.budget - budget)))
-
-
-def schema_digest() -> str:
-    """Return a digest of what the features are, in their order: names, units, directions."""
-    text = "\n".join(f"{info.name} {info.unit} {info.direction}" for info in FEATURES)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def default_directory() -> Path | None:

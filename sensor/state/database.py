@@ -17,7 +17,7 @@ from sensor.alerts.formats import alert_json
 from sensor.alerts.record import Alert
 from sensor.errors import StateError
 from sensor.notation import eve_time, visible
-from sensor.state.weeks import WEEK_NS, DeviceWeek
+from sensor.state.weeks import DAY_NS, WEEK_NS, DeviceWeek, Example
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +36,8 @@ MAX_ALERTS: Final = 1 << 15
 #: What devices were like is of no use longer: a year is what most budgets are about.
 KEPT_WEEKS: Final = 57
 MAX_WEEKS: Final = 1 << 18
+#: Days of devices with something against them: some 400 bytes each.
+MAX_EXAMPLES: Final = 1 << 15
 
 Verdict = Literal["benign", "infected"]
 
@@ -45,8 +47,8 @@ _PASSING: Final = (
     *(sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN),
 )
 
-#: Of a database that an earlier version made, it is added.
-WEEKS_SCHEMA: Final = """
+#: To a database that an earlier version made, these are added.
+ADDED_SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS weeks (  -- what devices were like, for calibration
     device TEXT NOT NULL,           -- its key
     week INTEGER NOT NULL,          -- weeks since the Unix epoch
@@ -56,6 +58,14 @@ CREATE TABLE IF NOT EXISTS weeks (  -- what devices were like, for calibration
     model_peak REAL NOT NULL,
     PRIMARY KEY (device, week, model)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS examples (  -- what devices were like at their worst, to learn from if they are labelled
+    device TEXT NOT NULL,
+    day INTEGER NOT NULL,           -- days since the Unix epoch
+    evidence REAL NOT NULL,         -- the most of any channel
+    schema TEXT NOT NULL,           -- digest of what the features mean
+    features BLOB NOT NULL,         -- little-endian float64 each
+    PRIMARY KEY (device, day)
+);
 """
 _SCHEMA: Final = f"""
 CREATE TABLE devices (
@@ -89,7 +99,7 @@ CREATE TABLE labels (               -- the latest of a device counts
     expires_ns INTEGER NOT NULL     -- nanoseconds since the Unix epoch
 );
 CREATE INDEX labels_by_device ON labels (device);
-{WEEKS_SCHEMA}
+{ADDED_SCHEMA}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
@@ -196,14 +206,7 @@ class Database:
                         (record["device"], record["last_seen"], msgspec.json.encode(record).decode()),
                     )
             for some in peaks:
-                week = some.now_ns // WEEK_NS
-                for device, index, model in zip(some.devices, some.of_index, some.of_model, strict=True):
-                    run(
-                        "INSERT INTO weeks VALUES (?, ?, ?, 1, ?, ?) ON CONFLICT (device, week, model) DO UPDATE SET"
-                        " minutes = minutes + 1, index_peak = max(index_peak, excluded.index_peak),"
-                        " model_peak = max(model_peak, excluded.model_peak)",
-                        (device, week, some.model_id, index, model),
-                    )
+                _write_peaks(run, some)
             run("DELETE FROM weeks WHERE week < ?", (now_ns // WEEK_NS - KEPT_WEEKS,))
             (n_weeks,) = run("SELECT count(*) FROM weeks").fetchone()
             if n_weeks > MAX_WEEKS:  # those of devices that were hardly there first
@@ -212,6 +215,12 @@ class Database:
                     " (SELECT device, week, model FROM weeks ORDER BY minutes, week LIMIT ?)",
                     (n_weeks - MAX_WEEKS,),
                 )
+            run("DELETE FROM examples WHERE day < ?", (now_ns // DAY_NS - KEPT_DAYS,))
+            run(
+                "DELETE FROM examples WHERE rowid IN"
+                " (SELECT rowid FROM examples ORDER BY day DESC LIMIT -1 OFFSET ?)",
+                (MAX_EXAMPLES,),
+            )
             run("DELETE FROM devices WHERE last_seen < ?", (oldest,))
             run("DELETE FROM alerts WHERE last_time < ?", (oldest,))
             for table, key, time, most in (
@@ -283,6 +292,24 @@ class Database:
                 ),
             )
             for device, week, minutes, of_index, of_model in rows
+        ]
+
+    def examples(self, schema: str) -> list[Example]:
+        """Return the days of labelled devices on which something spoke against them, in the order of time.
+
+        A label says what a device is, before it was said and until it expires. Days whose features mean something else
+        than those of ``schema``, of another version of this program, are left out.
+        """
+        with self._explained() as connection:
+            labels = self._labels()
+            rows = connection.execute(
+                "SELECT device, day, evidence, features FROM examples WHERE schema = ? ORDER BY day, device",
+                (schema,),
+            ).fetchall()
+        return [
+            Example(device, day, label.verdict, evidence, features)
+            for device, day, evidence, features in rows
+            if (label := labels.get(device)) is not None and day * DAY_NS < label.expires_ns
         ]
 
     def devices(self) -> list[KeptDevice]:
@@ -376,6 +403,26 @@ class Database:
         self._connection.execute("COMMIT")
 
 
+def _write_peaks(run: Callable[..., sqlite3.Cursor], peaks: Peaks) -> None:
+    week, day = peaks.now_ns // WEEK_NS, peaks.now_ns // DAY_NS
+    columns = zip(peaks.devices, peaks.of_index, peaks.of_model, peaks.features, strict=True)
+    for device, index, model, features in columns:
+        if peaks.model_id is not None:
+            run(
+                "INSERT INTO weeks VALUES (?, ?, ?, 1, ?, ?) ON CONFLICT (device, week, model) DO UPDATE SET"
+                " minutes = minutes + 1, index_peak = max(index_peak, excluded.index_peak),"
+                " model_peak = max(model_peak, excluded.model_peak)",
+                (device, week, peaks.model_id, index, model),
+            )
+        if features is not None:
+            run(
+                "INSERT INTO examples VALUES (?, ?, ?, ?, ?) ON CONFLICT (device, day) DO UPDATE SET"
+                " evidence = excluded.evidence, schema = excluded.schema, features = excluded.features"
+                " WHERE excluded.evidence >= evidence OR excluded.schema != schema",
+                (device, day, max(index, model), peaks.schema, features),
+            )
+
+
 def _verdict_then(label: Label | None, week: int) -> Verdict | None:
     """Return what a label says of a device in a week; it says nothing of those that begin after its end."""
     return None if label is None or label.expires_ns <= week * WEEK_NS else label.verdict
@@ -446,7 +493,7 @@ def _prepare(connection: sqlite3.Connection) -> None:
         # Without waiting for the disk at each commit: what is lost when the power fails is a minute at most.
         connection.executescript(f"PRAGMA journal_mode = WAL; BEGIN; {_SCHEMA} COMMIT;")
     _check_version(connection)
-    connection.executescript(WEEKS_SCHEMA)
+    connection.executescript(ADDED_SCHEMA)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     fault = connection.execute("PRAGMA quick_check(1)").fetchone()[0]

@@ -210,9 +210,7 @@ class Keeper:
         while len(self._rows) > 0:
             rows, self._rows = self._rows[:_SOME_ROWS], self._rows[_SOME_ROWS:]
             self._described.append(pipeline.device_table(rows))
-            some = pipeline.take_peaks(rows)
-            if some is not None:
-                self._peaks_so_far.append(some)
+            self._peaks_so_far.append(pipeline.take_peaks(rows))
             if time.monotonic() >= until_s:
                 return
         described, self._rows, self._described = self._described, None, []

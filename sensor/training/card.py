@@ -77,6 +77,9 @@ def _card_lines(artifact: Artifact, result: dict[str, Any]) -> Iterator[str]:
         for world in worlds:
             days = "cold captures" if world["cold"] else f"{world['days']:g}"
             yield f"| {what} | {world['world']} | {world['seed']} | {world['devices']} | {days} |"
+    if manifest.labelled is not None:
+        of = manifest.labelled
+        yield f"| learned from | real devices, as labelled | - | {of.benign} benign, {of.infected} infected | - |"
     yield "\n| budget, false alarms a device-year | evidence of the model | of the index | harmless device-weeks |"
     yield "|---|---|---|---|"
     for threshold in manifest.thresholds:

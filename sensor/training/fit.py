@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from sensor import __version__
-from sensor.devices.features import FEATURES, N_FEATURES, Feature, Needs
+from sensor.devices.features import FEATURES, N_FEATURES, Feature, Needs, schema_digest
 from sensor.errors import DataError
-from sensor.model.artifact import FORMAT, Artifact, Manifest, StartThreshold, Threshold, schema_digest
+from sensor.model.artifact import FORMAT, Artifact, Manifest, StartThreshold, Threshold
 from sensor.model.boosted import BoostedTrees
 from sensor.model.calibrate import WEEKS_PER_YEAR
 from sensor.model.channel import START_NS
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from sensor.model.artifact import Labelled
     from sensor.model.score import Model, Verdicts
     from sensor.training.traces import DeviceTrace
 
@@ -74,16 +75,19 @@ def train(
     name: str,
     seed: int,
     data: list[dict[str, Any]],
+    labels: tuple[Sequence[DeviceTrace], Labelled] | None = None,
     n_threads: int = 1,
 ) -> Artifact:
     """Fit a model to traces and calibrate it on sites that were held out; DataError without both classes.
 
-    ``data``: what the traces are of. What comes out does not depend on ``n_threads``.
+    ``data``: what the traces are of; ``labels``: real devices, to be learned from beside. What comes out does not
+    depend on ``n_threads``.
     """
     folds = _folds(traces)
+    real, labelled = labels or ((), None)
 
     def fit(fold: int) -> Trees:
-        return fit_trees([t for t, of in zip(traces, folds, strict=True) if of != fold], seed)
+        return fit_trees([*(t for t, of in zip(traces, folds, strict=True) if of != fold), *real], seed)
 
     with ThreadPoolExecutor(n_threads) as pool:  # fitting does not hold the interpreter's lock
         # Of the fold that there is not, all are the rest.
@@ -112,6 +116,7 @@ def train(
         },
         thresholds=calibrate(held_out),
         start=calibrate_start(held_out),
+        labelled=labelled,
     )
     return Artifact(manifest, whole)
 
@@ -187,7 +192,7 @@ def _rows(traces: Sequence[DeviceTrace]) -> tuple[Floats, NDArray[np.bool_], Flo
         features.append(trace.features[chosen])
         first_ns = trace.spam_ns[0] if trace.family else np.iinfo(np.int64).max
         is_spam.append(trace.ts_ns[chosen] >= first_ns)
-        weight.append(np.full(len(chosen), 1.0 / len(chosen)))
+        weight.append(np.full(len(chosen), trace.counts_as / len(chosen)))
     return np.concatenate(features), np.concatenate(is_spam), np.concatenate(weight)
 
 

@@ -65,6 +65,7 @@ class DeviceTrace:
     serials: Ints
     ts_ns: Ints
     features: Floats
+    counts_as: float = 1.0
 
     @property
     def years(self) -> float:
