@@ -225,6 +225,33 @@ def test_a_connection_that_the_server_closed_is_no_failure() -> None:
     assert opened.news == []
 
 
+def read_request(connection: socket.socket) -> bytes:
+    """Return the body of a request."""
+    with connection.makefile("rb") as stream:
+        head = iter(stream.readline, b"\r\n")
+        (length,) = (int(line.split(b":")[1]) for line in head if line.startswith(b"Content-Length:"))
+        return stream.read(length)
+
+
+def test_a_connection_that_is_closed_while_we_post_is_made_anew() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        opened = Opened(server.getsockname()[1])
+        opened.sink.emit(numbered(1))
+        kept, _ = server.accept()
+        with kept:
+            read_request(kept)
+            kept.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+            opened.sink.emit(numbered(2))
+            posted = read_request(kept)
+        again, _ = server.accept()
+        with again:
+            assert read_request(again) == posted
+            again.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+            opened.sink.close()
+    assert opened.sink.stats().sent == 2
+    assert opened.news == []
+
+
 @pytest.mark.parametrize(
     "answer", [b"", b"220 mail.example.com\r\n", b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200]
 )

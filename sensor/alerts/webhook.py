@@ -94,12 +94,24 @@ class WebhookTransport:
             headers[REPEATED_HEADER] = "true"
         if self._secret is not None:
             headers[SIGNATURE_HEADER] = signature(self._secret, body)
-        self.check()
         status = self._post(body, headers)
         if not 200 <= status < 300:
             self._reject(status, headers[DELIVERY_HEADER])
 
     def _post(self, body: bytes, headers: dict[str, str]) -> int:
+        self.check()
+        is_kept = self._connection.sock is not None
+        try:
+            return self._exchange(body, headers)
+        except ConnectionError:
+            self._connection.close()
+            if not is_kept:
+                raise
+            # The server closed it just when we asked (RFC 9112 section 9.5). To post again is safe: a delivery has a
+            # number, by which a receiver that did get it knows it.
+            return self._exchange(body, headers)
+
+    def _exchange(self, body: bytes, headers: dict[str, str]) -> int:
         connection = self._connection
         try:
             connection.request("POST", self._url.target, body, headers)
@@ -107,6 +119,8 @@ class WebhookTransport:
                 if len(response.read(_MAX_ANSWER)) == _MAX_ANSWER:
                     connection.close()  # rather than read all that there may be
                 return response.status
+        except http.client.RemoteDisconnected:
+            raise ConnectionResetError("closed by the receiver without an answer") from None
         except http.client.HTTPException as error:
             connection.close()
             raise OSError(f"no answer of HTTP: {visible(str(error)) or type(error).__name__}") from None
