@@ -9,7 +9,7 @@ DEBIAN := tshark tcpdump tcpreplay ip:iproute2 tc:iproute2 capsh:libcap2-bin \
   /usr/sbin/rsyslogd:rsyslog /usr/lib/*/rsyslog/lmnsd_gtls.so:rsyslog-gnutls
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test lint types bench lab docs model clean
+.PHONY: demo test lint types bench lab systemd docs model clean
 
 demo: $(VENV)/.installed
 	$(BIN)/spamsensor replay pcaps/flood-camera.pcap --devices build/demo-devices.csv --no-progress
@@ -47,6 +47,12 @@ bench: $(VENV)/.installed
 
 lab: $(VENV)/.installed
 	$(SUDO) $(BIN)/python pcaps/lab.py --out pcaps
+
+# Boots a systemd of its own, which starts deploy/spamsensor.service.
+systemd: $(VENV)/.installed
+	@missing=""; for tool in systemd-nspawn:systemd-container tcpreplay; do command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
+	if [ -n "$$missing" ]; then $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $$missing; fi
+	$(SUDO) $(BIN)/python -m tests.systemd_trial
 
 # The worlds that the shipped model learns from, and others, with other seeds, that it is measured on.
 WORLDS := build/worlds
