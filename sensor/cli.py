@@ -1511,18 +1511,14 @@ def evaluate(
     _make_directory(directory, must_be_empty=False)
     known = collect([Path(path) for path in learned_from], n_processes=jobs)
     traces = collect(worlds, n_processes=jobs)
-    budgets = [
-        asked,
-        *(t.budget for t in artifact.manifest.thresholds if t.budget > artifact.attained(asked)),
-    ]
+    attained = artifact.attained(asked)
+    budgets = [asked, *sorted(t.budget for t in artifact.manifest.thresholds if t.budget != attained)]
     novel = novelty(known, artifact.manifest.seed) if known else []
     kinds = sorted({trace.world.split()[0] for trace in traces}, reverse=True)
     result = {
         "data": describe_data(worlds),
         "worlds": [
-            measure(
-                [trace for trace in traces if trace.world.startswith(kind)], artifact, sorted(budgets), novel
-            )
+            measure([trace for trace in traces if trace.world.startswith(kind)], artifact, budgets, novel)
             for kind in kinds
         ],
         "left_out": leave_out_each(

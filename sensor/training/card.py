@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from sensor.model.trees import LEAF
@@ -129,7 +130,7 @@ def _world(measured: dict[str, Any]) -> Iterator[str]:
     yield f"## {', '.join(measured['worlds'])}\n"
     yield "| budget | evidence of the model | of the index | false alarms | recall, 50 and more a day | 1 to 60 a day |"
     yield "|---|---|---|---|---|---|"
-    for at in measured["at"]:
+    for at in sorted(measured["at"], key=itemgetter("promised")):
         yield (
             f"| {at['promised']:g} | {at['threshold']:.2f} | {at['index_threshold']:.2f} | "
             f"{_rate(at['false_alarms'])} | {shown(at['much']['recall'])} | {shown(at['little']['recall'])} |"
