@@ -125,6 +125,8 @@ def _rules_table() -> Iterator[str]:
         "`mx-lookups` besides",
         "proxy": f"no mail server; `relay_symmetry` at least {score.PROXY_SYMMETRY:g}, {score.PROXY_CONNECTIONS} mail "
         f"connections in the day or more, {score.PROXY_OPERATORS} operators or more on port 25 or on submission ports",
+        "unlike-itself": "a mail server that is named in `mail_servers`; `conn_vs_usual` at least "
+        f"{score.UNLIKE_TIMES:g} and `reject_vs_usual` at least {score.UNLIKE_REFUSED:g}",
     }
     yield "| rule | holds if |\n|---|---|"
     for rule in score.RULES:

@@ -435,7 +435,7 @@ def test_a_named_mail_server_is_quiet_on_usual_days() -> None:
 def test_a_named_mail_server_that_does_more_than_ever_is_accused() -> None:
     outcome = named_server([*[(150, 0.05)] * 4, (750, 0.4)])
     alert = outcome.started()[MAIL_HOST.key]
-    assert alert.cause == "unusual-mail"
+    assert (alert.cause, alert.channel) == ("unusual-mail", "rule:unlike-itself")
     assert seconds(alert.timestamp) > 4 * DAY - 2 * HOUR
     assert {"conn_vs_usual", "reject_vs_usual"} & {reason.feature for reason in alert.reasons}
 

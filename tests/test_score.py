@@ -25,6 +25,8 @@ from sensor.model.score import (
     REFUSED_OFTEN,
     SPRAY_FAILURES,
     SPRAY_OPERATORS,
+    UNLIKE_REFUSED,
+    UNLIKE_TIMES,
     MonotoneIndex,
 )
 
@@ -184,6 +186,7 @@ PROXY = {
     F.SUBMISSION_24H: PROXY_CONNECTIONS,
     F.SUBMISSION_OPERATORS_24H: PROXY_OPERATORS,
 }
+UNLIKE = {F.KNOWN_SERVER: 1, F.VERSUS_USUAL: UNLIKE_TIMES, F.REJECT_VERSUS_USUAL: UNLIKE_REFUSED}
 SERVER = {F.KNOWN_SERVER: 1}
 
 
@@ -206,6 +209,7 @@ def rule_of(*parts: dict[Feature, float], **changes: float) -> str | None:
         ((SPRAY,), "login-spray"),
         ((LISTED,), "blocklisted"),
         ((PROXY,), "proxy"),
+        ((UNLIKE,), "unlike-itself"),
     ],
 )
 def test_a_rule_holds_at_its_thresholds_and_not_below(parts, expected):

@@ -20,6 +20,10 @@ MIN_CONTRIBUTION = 0.2
 
 #: A device whose mail follows another peer to this degree passes it on.
 RELAYED = 0.4
+#: What mails to servers of which it never looked up more than this share, passes on what others looked up.
+UNRESOLVED = 0.5
+#: Logins that fail at fewer operators than this are a forgotten password, or two.
+SPRAYED_OPERATORS = 3
 
 
 class _Wording(NamedTuple):
@@ -60,7 +64,9 @@ _WORDINGS: dict[Feature, _Wording] = {
     Feature.BURST: _Wording("{value} mail connections within seconds", 0.0),
     Feature.DESTINATIONS_24H: _Wording("{value} mail servers within the day", None),
     Feature.SUBMISSION_OPERATORS_24H: _Wording("submits mail to {value} mail providers", None),
-    Feature.ONE_DESTINATION_SHARE: _Wording("{value} of its connections go to its busiest mail server", None),
+    Feature.ONE_DESTINATION_SHARE: _Wording(
+        "its busiest mail server gets only {value} of its connections", None
+    ),
     Feature.MX_24H: _Wording("{value} look-ups of other domains' mail servers within the day", 0.0),
     Feature.DNSBL_24H: _Wording("{value} look-ups in DNS block lists", 0.0),
     Feature.DNS_OUTSIDE_SHARE: _Wording("{value} of its look-ups go past the site's resolvers", None),
@@ -94,6 +100,7 @@ _RULE_FEATURES: dict[str, tuple[Feature, ...]] = {
     "login-spray": (Feature.AUTH_FAILED_OPERATORS, Feature.AUTH_FAILED_24H),
     "blocklisted": (Feature.BLOCKLISTED_24H,),
     "proxy": (Feature.RELAY_SYMMETRY,),
+    "unlike-itself": (Feature.VERSUS_USUAL, Feature.REJECT_VERSUS_USUAL),
 }
 
 _ADVICE: dict[Cause, str] = {
@@ -117,7 +124,11 @@ def find_cause(features: Sequence[float], role: Role, *, is_known_server: bool, 
         return "blocked-spam"
     if f[Feature.RELAY_SYMMETRY] > RELAYED:
         return "mail-proxy"
-    if f[Feature.SUBMISSION_24H] > f[Feature.SMTP25_24H]:
+    tries_logins = (
+        f[Feature.AUTH_FAILED_OPERATORS] >= SPRAYED_OPERATORS
+        and f[Feature.AUTH_FAILED_24H] > (f[Feature.SMTP25_24H] + f[Feature.SUBMISSION_24H]) / 2
+    )
+    if tries_logins or f[Feature.SUBMISSION_24H] > f[Feature.SMTP25_24H]:
         return "submission-abuse"
     if is_known_server:
         return "unusual-mail"
@@ -126,12 +137,8 @@ def find_cause(features: Sequence[float], role: Role, *, is_known_server: bool, 
         and f[Feature.INBOUND_24H] > f[Feature.INBOUND_LOCAL_24H]
     ):
         return "open-relay"
-    unresolved = f[Feature.UNRESOLVED_SHARE]
-    if f[Feature.MX_24H] >= 1 and not unresolved > 0.5:
-        return "direct-to-mx-spam"
-    if math.isnan(unresolved) or unresolved > 0.5:
-        return "mail-proxy"
-    return "direct-to-mx-spam"
+    # Whose DNS is not seen at all may have looked up all of them.
+    return "mail-proxy" if f[Feature.UNRESOLVED_SHARE] > UNRESOLVED else "direct-to-mx-spam"
 
 
 def summarise(counts: Counts, seconds: float) -> str:

@@ -28,7 +28,7 @@ EventType = Literal["alert", "review"]
 Severity = Literal["low", "medium", "high", "critical"]
 #: What the device is doing, as far as its traffic tells.
 Cause = Literal[
-    "direct-to-mx-spam",  # looks up MX records and delivers to many mail operators by itself
+    "direct-to-mx-spam",  # delivers to many mail operators by itself
     "mail-proxy",  # many operators, no look-ups of its own: somebody else's mail passes through it
     "submission-abuse",  # submission servers, failing or changing logins
     "blocked-spam",  # only unanswered or refused attempts on port 25

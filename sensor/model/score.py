@@ -87,6 +87,10 @@ ACCEPTED_SELDOM: Final = 0.5
 PROXY_SYMMETRY: Final = 0.5
 PROXY_CONNECTIONS: Final = 5
 PROXY_OPERATORS: Final = 3
+#: A mail server that the configuration names mails so many times as much as on a usual day, and is refused so much more
+#: of it: somebody else's list. No model knows named servers, since none of the simulated sites names any.
+UNLIKE_TIMES: Final = 3.0
+UNLIKE_REFUSED: Final = 0.25
 #: Every list has addresses that are gone: refusals up to this share say nothing.
 USUAL_REFUSALS: Final = 0.05
 #: What is not known to be looked up excuses only by half.
@@ -95,8 +99,8 @@ UNSEEN_LOOKUPS: Final = 0.5
 BIAS: Final = -3.0
 
 _MAIL_SERVER, _NEW_MAIL_SERVER = int(Role.MAIL_SERVER), int(Role.NEW_MAIL_SERVER)
-RULES: Final = ("flood", "mx-lookups", "login-spray", "blocklisted", "proxy")
-_FLOOD, _MX_LOOKUPS, _LOGIN_SPRAY, _BLOCKLISTED, _PROXY = range(5)
+RULES: Final = ("flood", "mx-lookups", "login-spray", "blocklisted", "proxy", "unlike-itself")
+_FLOOD, _MX_LOOKUPS, _LOGIN_SPRAY, _BLOCKLISTED, _PROXY, _UNLIKE_ITSELF = range(6)
 #: The feature behind each term of the index, by which it is explained, in the order of ``fill_terms``.
 TERM_FEATURES: Final = (
     Feature.OPERATORS25_24H,
@@ -252,6 +256,12 @@ def find_rule(f: Floats, is_server: bool) -> int:
         and max(f[Feature.OPERATORS25_24H], f[Feature.SUBMISSION_OPERATORS_24H]) >= PROXY_OPERATORS
     ):
         return _PROXY
+    if (
+        f[Feature.KNOWN_SERVER] > 0
+        and f[Feature.VERSUS_USUAL] >= UNLIKE_TIMES
+        and f[Feature.REJECT_VERSUS_USUAL] >= UNLIKE_REFUSED
+    ):
+        return _UNLIKE_ITSELF
     return -1
 
 
