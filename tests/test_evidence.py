@@ -55,7 +55,7 @@ class ReferenceEvidence:
         else:
             idle_s, age_s = (now_ns - self.updated_ns) / 1e9, (now_ns - self.first_ns) / 1e9
             worth = math.exp2(-idle_s / (3 * 86400))
-            is_new = -math.expm1(-idle_s / min(max(age_s, 300.0), 6 * 3600.0))
+            is_new = -math.expm1(-idle_s / min(max(age_s, 300.0), 86400.0))
             after = min((self.carried + self.said * is_new) * worth, 60.0)
             self.carried = max(after, min(self.carried * worth, 0.0))
             before = self.evidence * worth
@@ -201,7 +201,8 @@ def test_evidence_fades_over_idle_days():
     step(table, SLACK, START_NS + DAY_NS)
     carried = table.evidence[0]
     worth = 0.5 ** (DAY_NS / HALF_LIFE_NS)
-    assert (4.0 - SLACK) * worth >= carried > 0.9 * (4.0 - SLACK) * worth
+    held = 1 - math.exp(-DAY_NS / MEMORY_NS)
+    assert carried == pytest.approx((4.0 - SLACK) * held * worth)
     step(table, SLACK, START_NS + DAY_NS + HALF_LIFE_NS)
     assert table.evidence[0] == pytest.approx(carried / 2)
     step(table, SLACK, START_NS + HALF_LIFE_NS + 31 * DAY_NS)

@@ -297,19 +297,25 @@ secret_file = "{tmp_path}/secret"
             watch.wait_for("syslog tls://127.0.0.1:6514: Network is unreachable; up to 1,024 alerts wait")
             assert len(unprivileged_threads(watch)) == 4
             net.send(FLOOD)
-            assert b" alert/started " in (raw := log.recv(65536))
-            watch.wait_for("syslog tls://127.0.0.1:6514 is not there, 1 alert waiting, 0 lost")
+            raws = [log.recv(65536)]
+            while b" alert/started " not in raws[-1]:  # a review may come first
+                raws.append(log.recv(65536))
+            n = len(raws)
+            watch.wait_for(
+                f"syslog tls://127.0.0.1:6514 is not there, {n} alert{'s'[: n - 1]} waiting, 0 lost"
+            )
             archive.rename(shared_directory / "alerts.jsonl.1")
             watch.process.send_signal(signal.SIGHUP)
             while not archive.exists():
                 time.sleep(0.01)
             assert watch.end() == 1
     alert = json.loads(watch.output.splitlines()[-1])
-    assert ("device", alert["device"]["key"]) in parse(raw).data["spamsensor@32473"]
+    assert ("device", alert["device"]["key"]) in parse(raws[-1]).data["spamsensor@32473"]
     assert (shared_directory / "alerts.jsonl.1").read_text() == watch.output
-    assert "webhook http://127.0.0.1:8080: 1 alert lost: Network is unreachable" in watch.errors
+    lost = f"webhook http://127.0.0.1:8080: {n} alert{'s'[: n - 1]} lost: Network is unreachable"
+    assert lost in watch.errors
     taken = [(sink["sent"], sink["lost"]) for sink in json.loads(stats.read_text())["sinks"]]
-    assert taken == [(1, 0), (1, 0), (1, 0), (0, 1), (0, 1)]
+    assert taken == [(n, 0)] * 3 + [(0, n)] * 2
 
 
 def test_an_interface_may_go_and_come_back(net: Net, tmp_path: Path) -> None:

@@ -38,8 +38,9 @@ MOST_AGAINST = 6.0
 #: What one step adds to the evidence at most. On simulated devices lower values cost recall, higher ones gain little.
 MOST_RISE = 3.0
 CAP = 60.0
-#: How long a verdict must have held to be carried in full; for younger devices, as long as they are watched ...
-MEMORY_NS = DAY_NS // 4
+#: How long a verdict must have held to be carried in full: as long as features look back. For younger devices, as long
+#: as they are watched ...
+MEMORY_NS = DAY_NS
 #: ... and this at least: within it, connections are one event.
 MIN_MEMORY_NS = RECENT_SLOT_NS
 #: What is known is worth half after this long.

@@ -48,11 +48,14 @@ MAX_STEPS: Final = 80
 #: Of the rows, those whose DNS, whose clear text, and whose other traffic is masked: such sites exist.
 MASKED: Final = 0.2
 #: Steps of harmless devices that look infected, at these log-odds and more, to a first fit that has seen them, weigh so
-#: much more in the second: what counts is who is accused falsely once in many years, and not the mean device.
+#: much more in the second: what counts is who is accused falsely once in many years, and not the mean device. The first
+#: has fewer trees: with all of them it finds the same ones hard.
+FIRST_TREES: Final = 100
 HARD_LOGIT: Final = -1.0
 HARD_WEIGHT: Final = 5.0
-#: The infected all together weigh so much more than the harmless, or the hard ones would pull all log-odds down.
-INFECTED_WEIGHT: Final = 5.0
+#: The infected all together weigh so much more than the harmless, or the hard ones would pull all log-odds down. The
+#: more it is, the more of what is doubtful adds up, and thresholds rise.
+INFECTED_WEIGHT: Final = 3.0
 N_FOLDS: Final = 4
 #: Budgets that are calibrated, in false alarms a device-year, as far as the data suffice.
 BUDGETS: Final = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
@@ -109,6 +112,7 @@ def train(
             **PARAMETERS,
             "max_steps": MAX_STEPS,
             "masked": MASKED,
+            "first_trees": FIRST_TREES,
             "hard_logit": HARD_LOGIT,
             "hard_weight": HARD_WEIGHT,
             "infected_weight": INFECTED_WEIGHT,
@@ -152,20 +156,23 @@ def fit_trees(traces: Sequence[DeviceTrace], seed: int) -> Trees:
         is_masked = rng.random(len(features)) < MASKED
         for column in (k for k, info in enumerate(FEATURES) if info.needs is needs):
             masked[is_masked, column] = np.nan
-    first = _fit(masked, is_spam, _balanced(weight, is_spam), seed)
+    first = _fit(masked, is_spam, _balanced(weight, is_spam), seed, FIRST_TREES)
     is_hard = ~is_spam & (BoostedTrees("first", first).judge(features).logit > HARD_LOGIT)
     weight = _balanced(np.where(is_hard, HARD_WEIGHT * weight, weight), is_spam)
-    return _fit(masked, is_spam, np.where(is_spam, INFECTED_WEIGHT * weight, weight), seed)
+    weight = np.where(is_spam, INFECTED_WEIGHT * weight, weight)
+    return _fit(masked, is_spam, weight, seed, PARAMETERS["max_iter"])
 
 
-def _fit(features: Floats, is_spam: NDArray[np.bool_], weight: Floats, seed: int) -> Trees:
+def _fit(features: Floats, is_spam: NDArray[np.bool_], weight: Floats, seed: int, n_trees: int) -> Trees:
     from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415 - only training has it
     from threadpoolctl import threadpool_limits  # noqa: PLC0415 - comes with scikit-learn
 
     # A feature that the data never shows cannot be learned from, and scikit-learn 1.9 fails on it.
     seen = np.array([k for k in LEARNED if not np.isnan(features[:, k]).all()])
     classifier = HistGradientBoostingClassifier(
-        **PARAMETERS, monotonic_cst=[FEATURES[k].direction for k in seen], random_state=seed
+        **PARAMETERS | {"max_iter": n_trees},
+        monotonic_cst=[FEATURES[k].direction for k in seen],
+        random_state=seed,
     )
     # One thread: sums in one order, and none that spins while others work.
     with threadpool_limits(limits=1, user_api="openmp"):
