@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sensor.alerts.record import Cause, Counts, Reason
 from sensor.devices.features import FEATURES, Feature
 from sensor.devices.roles import Role
+from sensor.model.score import SPRAY_OPERATORS
 from sensor.notation import counted, duration_text
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ MIN_CONTRIBUTION = 0.2
 RELAYED = 0.4
 #: What mails to servers of which it never looked up more than this share, passes on what others looked up.
 UNRESOLVED = 0.5
-#: Logins that fail at fewer operators than this are a forgotten password, or two.
-SPRAYED_OPERATORS = 3
 
 
 class _Wording(NamedTuple):
@@ -125,7 +124,7 @@ def find_cause(features: Sequence[float], role: Role, *, is_known_server: bool, 
     if f[Feature.RELAY_SYMMETRY] > RELAYED:
         return "mail-proxy"
     tries_logins = (
-        f[Feature.AUTH_FAILED_OPERATORS] >= SPRAYED_OPERATORS
+        f[Feature.AUTH_FAILED_OPERATORS] >= SPRAY_OPERATORS
         and f[Feature.AUTH_FAILED_24H] > (f[Feature.SMTP25_24H] + f[Feature.SUBMISSION_24H]) / 2
     )
     if tries_logins or f[Feature.SUBMISSION_24H] > f[Feature.SMTP25_24H]:

@@ -49,7 +49,7 @@ MAX_STEPS: Final = 80
 MASKED: Final = 0.2
 #: Steps of harmless devices that look infected, at these log-odds and more, to a first fit that has seen them, weigh so
 #: much more in the second: what counts is who is accused falsely once in many years, and not the mean device. The first
-#: has fewer trees: with all of them it finds the same ones hard.
+#: has fewer trees: with all of them, no more of the infected were found.
 FIRST_TREES: Final = 100
 HARD_LOGIT: Final = -1.0
 HARD_WEIGHT: Final = 5.0
