@@ -127,6 +127,9 @@ def _rules_table() -> Iterator[str]:
         f"connections in the day or more, {score.PROXY_OPERATORS} operators or more on port 25 or on submission ports",
         "unlike-itself": "a mail server that is named in `mail_servers`; `conn_vs_usual` at least "
         f"{score.UNLIKE_TIMES:g} and `reject_vs_usual` at least {score.UNLIKE_REFUSED:g}",
+        "appliance": f"no mail server; `appliance`; `idle_share_24h` below {score.FLOOD_IDLE:g} or not known; look-ups "
+        f"seen; {score.APPLIANCE_OPERATORS} operators or more on submission ports, or on port 25 with "
+        f"`nodns_share_24h` at least {score.APPLIANCE_UNRESOLVED:g}; or {score.APPLIANCE_MANY} on port 25",
     }
     yield "| rule | holds if |\n|---|---|"
     for rule in score.RULES:

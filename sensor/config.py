@@ -558,6 +558,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         ),
     ] = (
         Network("10.0.0.0/8"),
+        Network("100.64.0.0/10"),  # RFC 6598: between a provider and its customers
         Network("172.16.0.0/12"),
         Network("192.168.0.0/16"),
         Network("169.254.0.0/16"),

@@ -32,7 +32,7 @@ from sensor.devices.roles import Role, infer_roles
 from sensor.devices.saved import MEANINGS, load_devices, save_devices, table_sizes
 from sensor.devices.site import describe_site, mark_known_servers
 from sensor.devices.table import KEY_FREE, NEVER_NS, RECENT_SLOT_NS, Count, DeviceTables, new_device_tables
-from sensor.devices.view import addresses, guess, key_kind, key_text, total, vendor_of
+from sensor.devices.view import addresses, guess, key_kind, key_text, look_at_kinds, total, vendor_of
 from sensor.events.flows import end_run, has_open_flows, pass_time, track_packets
 from sensor.events.tables import NO_DEADLINE, EventTables, Total, new_event_tables
 from sensor.events.types import EVENT_DTYPE, ROWS, TEXT, EventColumns, new_event_columns
@@ -114,7 +114,6 @@ class Pipeline:
         )
 
         self._channels = _open_channels(config, artifact)
-        self._evidence = self._channels[0].evidence
         self._models = _model_ids(self._channels, artifact)
         self._lifecycle = Lifecycle(self._devices, self._channels, on_alert)
         self._features = np.zeros((JUDGED_ROWS, N_FEATURES))
@@ -251,7 +250,7 @@ class Pipeline:
     def _judge_rows(self, rows: NDArray[np.int64], now_ns: int) -> None:
         t = self._devices
         features = self._features[: len(rows)]
-        compute_features(t, rows, len(rows), now_ns, features)
+        self._fill_features(rows, now_ns, features)
         serials = t.devices["serial"][rows]
         index, *others = self._channels
         verdict = index.model.judge(features)
@@ -278,6 +277,11 @@ class Pipeline:
         is_start = now_ns - self.started_ns < START_NS
         self._lifecycle.take(rows, features, verdicts, now_ns, is_start=is_start)
 
+    def _fill_features(self, rows: NDArray[np.int64], now_ns: int, out: NDArray[np.float64]) -> None:
+        """Fill ``out``, f8[n, N_FEATURES], with the features of the devices in ``rows``, i8[n]."""
+        look_at_kinds(self._devices, rows)
+        compute_features(self._devices, rows, len(rows), now_ns, out)
+
     def _steps(self, rows: NDArray[np.int64], features: NDArray[np.float64], now_ns: int) -> Steps:
         t = self._devices
         return Steps([key_text(t, int(row)) for row in rows], t.devices["serial"][rows], features, now_ns)
@@ -297,14 +301,14 @@ class Pipeline:
             return
         end_ns = int(clock["now_ns"])
         features = np.zeros((n, N_FEATURES))
-        compute_features(t, rows, n, end_ns, features)
+        self._fill_features(rows, end_ns, features)
         roles = np.empty(n, dtype=np.int64)
         infer_roles(features, roles)
         columns: Columns = {
             "timestamp": [eve_time(end_ns)] * n,
             "device": [key_text(t, int(row)) for row in rows],
             "role": [_role_label(role) for role in roles],
-            "evidence": [round(float(self._evidence.evidence[row]), 4) for row in rows],
+            **self._against(rows, end_ns),
         }
         for feature in Feature:
             columns[FEATURES[feature].name] = features[:, feature].tolist()
@@ -380,7 +384,8 @@ class Pipeline:
         if rows is None:
             rows = self.device_rows()
         features = np.zeros((len(rows), N_FEATURES))
-        compute_features(t, rows, len(rows), int(t.clock[0]["now_ns"]), features)
+        now_ns = int(t.clock[0]["now_ns"])
+        self._fill_features(rows, now_ns, features)
         roles = np.empty(len(rows), dtype=np.int64)
         infer_roles(features, roles)
         guesses = [guess(t, int(row)) for row in rows]
@@ -397,7 +402,7 @@ class Pipeline:
             "role": [_role_label(role) for role in roles],
             "first_seen": [eve_time(int(t.devices["first_ns"][row])) for row in rows],
             "last_seen": [eve_time(int(t.devices["last_ns"][row])) for row in rows],
-            "evidence": [round(float(self._evidence.evidence[row]), 4) for row in rows],
+            **self._against(rows, now_ns),
         }
         for name, what in _DEVICE_TOTALS.items():
             columns[name] = [total(t, int(row), *what) for row in rows]
@@ -405,6 +410,17 @@ class Pipeline:
         operators = features[:, Feature.OPERATORS25_24H] + features[:, Feature.SUBMISSION_OPERATORS_24H]
         columns["operators_24h"] = [round(float(value)) for value in operators]
         return columns
+
+    def _against(self, rows: NDArray[np.int64], now_ns: int) -> Columns:
+        """Return the evidence against the devices in ``rows``, i8[n], of the channel that comes nearest to accusing."""
+        is_start = now_ns - self.started_ns < START_NS
+        thresholds = np.array([channel.accuses_at(is_start=is_start) for channel in self._channels])
+        evidence = np.stack([channel.evidence.evidence[rows] for channel in self._channels])
+        nearest = (evidence / thresholds[:, None]).argmax(axis=0)
+        return {
+            "evidence": np.round(evidence[nearest, np.arange(len(rows))], 4).tolist(),
+            "threshold": np.round(thresholds[nearest], 4).tolist(),
+        }
 
     def take_peaks(self, rows: NDArray[np.int64]) -> Peaks:
         """Return the most evidence against the devices in ``rows`` since they were asked for last.
@@ -419,7 +435,7 @@ class Pipeline:
         of_model = trained[0] if trained else np.zeros(len(rows))
         is_telling = bool(trained) and now_ns - self.started_ns >= START_NS
         features = np.zeros((len(rows), N_FEATURES))
-        compute_features(t, rows, len(rows), now_ns, features)
+        self._fill_features(rows, now_ns, features)
         return Peaks(
             now_ns=now_ns,
             model_id=self._models[self._channels[-1].name] if is_telling else None,

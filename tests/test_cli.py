@@ -358,10 +358,10 @@ def test_a_failed_output_is_one_line(fake: Callable[..., FakeRun], tmp_path: Pat
     ("stats", "hint"),
     [
         ({"packets": 0}, "no packets at all: nothing was judged"),
-        ({"devices": 0}, "no packet from a home network (10.0.0.0/8, 172.16.0.0/12,"),
+        ({"devices": 0}, "no packet from a home network (10.0.0.0/8, 100.64.0.0/10,"),
         (
             {"elsewhere_connections": 16, "elsewhere_sender": "192.0.2.7"},
-            "16 of 31 mail connections have no end in a home network (10.0.0.0/8, 172.16.0.0/12,",
+            "16 of 31 mail connections have no end in a home network (10.0.0.0/8, 100.64.0.0/10,",
         ),
         ({"elsewhere_connections": 15}, None),
         ({"dns_queries": 0}, "no DNS seen: "),

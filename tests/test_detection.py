@@ -417,6 +417,29 @@ def test_an_unnamed_mail_server_does_not_alert() -> None:
     assert next(row["role"] for row in outcome.devices if row["device"] == MAIL_HOST.key) == "mail server"
 
 
+def at_three_providers(host: Host, host_name: bytes | None = None) -> Run:
+    """Let a device submit one mail in each of nine hours, by turns at three providers that it looks up."""
+    world = office()
+    world.join(host, 1.0, host_name=host_name)
+    for i in range(9):
+        world.resolve(i * HOUR + 60, host, f"smtp.provider-{i % 3}.example", outside4(300 * (i % 3)))
+        world.mail(i * HOUR + 61, host, outside4(300 * (i % 3)), port=465, fate=Fate.TLS, body_bytes=5000)
+    return run_world(world)
+
+
+def test_a_camera_that_mails_at_three_providers_is_accused_and_a_laptop_is_not() -> None:
+    outcome = at_three_providers(CAMERA)
+    alert = outcome.started()[CAMERA.key]
+    assert (alert.cause, alert.channel) == ("submission-abuse", "rule:appliance")
+    assert {"appliance", "submission_operators_distinct_24h"} <= {reason.feature for reason in alert.reasons}
+    assert verdicts(at_three_providers(LAPTOP)) == set()
+
+
+def test_one_source_does_not_make_an_appliance() -> None:
+    assert verdicts(at_three_providers(CAMERA, b"office-pc")) == set()  # its vendor makes other things, too
+    assert verdicts(at_three_providers(LAPTOP, b"ipcam")) == set()
+
+
 def named_server(days: Sequence[tuple[int, float]]) -> Run:
     """Run a mail server that the configuration names; a day is the mails it sends and the share refused."""
     world = office()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from device_events import (
     CAMERA,
@@ -26,7 +27,7 @@ from sensor.decode.nd import NEIGHBOUR_ADVERTISEMENT, ROUTER_ADVERTISEMENT
 from sensor.devices.clients import SILENT_NS
 from sensor.devices.routers import N_OWN_NETWORKS
 from sensor.devices.table import MAX_HINT_BYTES, N_HINTS, SECOND_NS, Count, DeviceTables
-from sensor.devices.view import addresses, hints, host_name, key_text, total
+from sensor.devices.view import addresses, hints, host_name, key_text, look_at_kinds, total
 from sensor.events.types import EventKind, Fate, Verb
 from sensor.pipeline import Pipeline
 
@@ -382,6 +383,40 @@ def test_facts_have_their_room():
     kept = told(watch(log))
     assert len(kept) == N_HINTS
     assert {len(text) for _, _, text in kept} == {MAX_HINT_BYTES}
+
+
+@pytest.mark.parametrize(
+    ("more", "is_known"), [(b"_ipp._tcp", True), (b"_http._tcp", False), (None, True)], ids=str
+)
+def test_what_is_news_of_a_device_is_looked_at_again(more, is_known):
+    log = EventLog()
+    say(log, FactKind.SERVICE, b"_ipp._tcp")
+    tables = watch(log)
+    row = row_of(tables)
+    look_at_kinds(tables, np.array([row]))
+    assert tables.devices["is_kind_known"][row] == 1
+    if more is not None:
+        again = EventLog()
+        say(again, FactKind.SERVICE, more)
+        observe(tables, again)
+    assert bool(tables.devices["is_kind_known"][row]) is is_known
+
+
+@pytest.mark.parametrize(
+    ("mac", "said", "expected"),
+    [
+        (CAMERA_MAC, b"door-camera", True),
+        (CAMERA_MAC, b"office-pc", False),  # its vendor may make other things, too
+        (SERVER_MAC, b"ipcam", False),
+    ],
+)
+def test_two_sources_make_an_appliance(mac, said, expected):
+    log = EventLog()
+    say(log, FactKind.HOST_NAME, said, mac=mac)
+    tables = watch(log)
+    row = row_of(tables, mac)
+    look_at_kinds(tables, np.array([row]))
+    assert bool(tables.devices["is_appliance"][row]) is expected
 
 
 def test_a_switch_says_who_it_is_without_an_address():

@@ -77,7 +77,7 @@ def test_a_rule_says_where_it_is_from(origin):
             pytest.skip(f"no captures in {CAPTURES}")
         assert (CAPTURES / origin.removeprefix("capture ")).is_file()
     else:
-        assert origin.startswith(("https://", "IEEE ", "MS-", "UPnP Forum ", "HP ", "Brother "))
+        assert origin.startswith(("https://", "IEEE ", "MS-", "UPnP Forum ", "HP ", "Brother ", "English: "))
 
 
 def test_no_rule_is_there_twice():

@@ -9,6 +9,9 @@ from sensor.devices.features import FEATURES, N_FEATURES, Feature, Needs
 from sensor.devices.roles import Role, infer_roles
 from sensor.model.score import (
     ACCEPTED_SELDOM,
+    APPLIANCE_MANY,
+    APPLIANCE_OPERATORS,
+    APPLIANCE_UNRESOLVED,
     BIAS,
     FLOOD_BURST,
     FLOOD_DESTINATIONS,
@@ -187,6 +190,7 @@ PROXY = {
     F.SUBMISSION_OPERATORS_24H: PROXY_OPERATORS,
 }
 UNLIKE = {F.KNOWN_SERVER: 1, F.VERSUS_USUAL: UNLIKE_TIMES, F.REJECT_VERSUS_USUAL: UNLIKE_REFUSED}
+APPLIANCE = {F.APPLIANCE: 1, F.SUBMISSION_OPERATORS_24H: APPLIANCE_OPERATORS}
 SERVER = {F.KNOWN_SERVER: 1}
 
 
@@ -210,6 +214,7 @@ def rule_of(*parts: dict[Feature, float], **changes: float) -> str | None:
         ((LISTED,), "blocklisted"),
         ((PROXY,), "proxy"),
         ((UNLIKE,), "unlike-itself"),
+        ((APPLIANCE,), "appliance"),
     ],
 )
 def test_a_rule_holds_at_its_thresholds_and_not_below(parts, expected):
@@ -227,6 +232,7 @@ def test_a_rule_holds_at_its_thresholds_and_not_below(parts, expected):
         ((SPRAY, SERVER), "login-spray"),
         ((PROXY, SERVER), None),
         ((PROXY, LISTED), "blocklisted"),
+        ((APPLIANCE, SERVER), None),
         ((LISTED, SERVER), None),
         ((LISTED, SERVER, {F.REJECT_SHARE: REFUSED_OFTEN}), "blocklisted"),
         ((LISTED, SERVER, {F.ACCEPTED_SHARE: ACCEPTED_SELDOM - 0.01}), "blocklisted"),
@@ -245,6 +251,17 @@ def test_mail_that_is_accepted_is_no_reason_to_count_look_ups():
     assert rule_of(MX, DESTINATIONS_24H=MX_DESTINATIONS - 1) is None
     assert rule_of(MX, ACCEPTED_SHARE=np.nan) == "mx-lookups"
     assert rule_of(MX, SMTP25_24H=0) is None
+
+
+def test_who_has_one_mail_server_in_its_settings_mails_to_no_others():
+    on_25 = {F.APPLIANCE: 1, F.OPERATORS25_24H: APPLIANCE_OPERATORS, F.UNRESOLVED_SHARE: APPLIANCE_UNRESOLVED}
+    assert rule_of(on_25) == "appliance"
+    assert rule_of(on_25, UNRESOLVED_SHARE=APPLIANCE_UNRESOLVED - 0.01) is None
+    assert rule_of(on_25, UNRESOLVED_SHARE=0, OPERATORS25_24H=APPLIANCE_MANY) == "appliance"
+    assert (
+        rule_of(APPLIANCE, UNRESOLVED_SHARE=np.nan) is None
+    )  # one operator's addresses may pass for several
+    assert rule_of(APPLIANCE, IDLE_SHARE=FLOOD_IDLE) is None
 
 
 @pytest.mark.parametrize(

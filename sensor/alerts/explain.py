@@ -91,6 +91,11 @@ _WORDINGS: dict[Feature, _Wording] = {
     Feature.DIALECTS: _Wording("it speaks SMTP in {value} different ways", None),
     Feature.NEW_25_SHARE: _Wording("{value} of its connections to port 25 go to servers new to it", None),
     Feature.NEW_SUBMISSION_SHARE: _Wording("{value} of its submissions go to servers new to it", None),
+    Feature.RECIPIENTS: _Wording("{value} recipients a mail", None),
+    Feature.SIZE_VERSUS_USUAL: _Wording(
+        "the sizes of its mails are unlike its usual ones, by {value} nats", None
+    ),
+    Feature.APPLIANCE: _Wording("it says that it is a thing with one mail server in its settings", None),
     Feature.IDLE_SHARE: _Wording("{value} of its connections are hung up without asking for anything", None),
 }
 _RULE_FEATURES: dict[str, tuple[Feature, ...]] = {
@@ -100,6 +105,7 @@ _RULE_FEATURES: dict[str, tuple[Feature, ...]] = {
     "blocklisted": (Feature.BLOCKLISTED_24H,),
     "proxy": (Feature.RELAY_SYMMETRY,),
     "unlike-itself": (Feature.VERSUS_USUAL, Feature.REJECT_VERSUS_USUAL),
+    "appliance": (Feature.APPLIANCE, Feature.SUBMISSION_OPERATORS_24H, Feature.OPERATORS25_24H),
 }
 
 _ADVICE: dict[Cause, str] = {

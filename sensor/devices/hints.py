@@ -25,6 +25,8 @@ def note_hint(t: DeviceTables, row: int, event: Any, text: NDArray[np.uint8]) ->
     place = find_place(t, row, event["code"], event["enhanced"], text, start, length)
     if place < N_HINTS:
         hint = t.hints[row, place]
+        if hint["what"] == 0 or not is_text(t, row, place, text, start, length):
+            t.devices[row]["is_kind_known"] = 0
         hint["what"] = event["code"]
         hint["source"] = event["enhanced"]
         hint["length"] = copy_bytes(text, start, start + length, t.hint_texts[row, place], 0, MAX_HINT_BYTES)

@@ -5,7 +5,8 @@ registered to. Rules give weights to kinds; ``kinds.tsv`` holds them, each with 
 a part of the text, in lower case, in which ``^`` stands before and ``$`` behind it: nothing to backtrack in.
 
 A device says of itself what it likes. A guess is for the administrator who looks for it, with the reasons; nothing
-may be allowed or forgiven because of it. Hints that contradict each other make no guess.
+may be allowed or forgiven because of it, but it may be held against a device: whoever says that it is a camera is
+measured as one. Hints that contradict each other make no guess.
 """
 
 from __future__ import annotations
@@ -42,6 +43,17 @@ KINDS: Final[Mapping[str, str]] = {
     "appliance": "other things of the house: lamps, plugs, vacuum cleaners, chargers",
     "ups": "uninterruptible power supplies and their like",
 }
+
+#: Kinds that have one mail server in their settings, if any, and behind which there are no others: what joins networks
+#: may send mail of whoever is behind it.
+ONE_SERVER_KINDS: Final = frozenset(
+    {
+        *("camera", "recorder", "printer", "tv", "streaming-box", "speaker", "voip-phone", "game-console"),
+        *("thermostat", "appliance", "ups"),
+    }
+)
+#: ... if more than one source says so: a name alone may be anybody's.
+SURE_SOURCES: Final = 2
 
 #: Weights: 1 to 2 leans to a kind; 3 to 4 fits more than one; from THRESHOLD on it decides, if nothing contradicts;
 #: 7 to 9 was made to say so. The best kind must lead the next by LEAD.
@@ -91,6 +103,7 @@ class Guess(NamedTuple):
     name: str | None
     model: str | None
     evidence: tuple[str, ...]  # why that kind, in words; empty without one
+    sources: int  # how many protocols, the vendor counted as one, tell that kind
 
 
 class Rule(NamedTuple):
@@ -141,6 +154,7 @@ def guess_kind(hints: Iterable[Hint], vendor: str | None = None) -> Guess:
         name=_best_name(told),
         model=_best_model(told),
         evidence=_evidence({rule: hint for rule, hint in reasons.items() if rule.kind == kind}),
+        sources=len({hint.source for rule, hint in reasons.items() if rule.kind == kind}),
     )
 
 

@@ -123,6 +123,7 @@ def load_devices(t: DeviceTables, arrays: Mapping[str, NDArray[Any]]) -> None:
         "stranger_lead",
     ):  # of this run, as evictions
         t.clock[total] = 0
+    t.devices["is_kind_known"] = 0  # by rules that may be others than before
     # The configuration may be another one than before.
     mark_known_servers(t)
     if not np.array_equal(arrays["home_nets"], t.home_nets):

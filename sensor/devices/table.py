@@ -34,7 +34,7 @@ N_DESTINATIONS = 32
 HLL_REGISTERS = 64  # standard error 1.04 / sqrt(64) = 13 % (per slot; slots are merged by maximum)
 N_OPERATORS = 16
 N_ADDRESSES = 8
-#: IPv4 addresses that a host has at once; with more, it carries the traffic of others.
+#: IPv4 addresses that a host has at once; with more in an hour, it carries the traffic of others.
 N_HOST_ADDRESSES = 4
 #: What a device says of itself in words.
 N_HINTS = 16
@@ -111,6 +111,7 @@ class Count(IntEnum):
     NEW_25 = 39  # connections to servers that it had not met for thirty days or more, on port 25
     NEW_SUBMISSION = 40  # ... on the other ports
     REFUSALS = 41  # replies of 400 and more to anything, greetings included
+    ASKED = 42  # recipients that it asked servers to take (RCPT)
 
 
 N_COUNTS = len(Count)
@@ -152,6 +153,11 @@ DEVICE_DTYPE = np.dtype(
         ("evidence_at_step", np.int64),
         ("usual_day", np.float64),  # connections of a usual day, NaN before the first whole one
         ("usual_reject", np.float64),
+        ("usual_size", np.float64),  # mean logarithm of its messages' sizes, NaN before the first whole day
+        ("usual_size_var", np.float64),  # ... and their variance
+        ("day_size", np.float64),  # sums of the current day: of the logarithms ...
+        ("day_size_squares", np.float64),  # ... and of their squares
+        ("day_sizes", np.int64),  # of how many
         ("day_connections", np.int64),
         ("day_replies", np.int64),
         ("day_rejected", np.int64),
@@ -166,6 +172,8 @@ DEVICE_DTYPE = np.dtype(
         ("is_accused", np.int32),  # 1: an alert is open, so that nothing about it is urgent any more
         ("has_aliases", np.int32),  # 1: is met under other MAC addresses than its key, too
         ("is_known_server", np.int32),
+        ("is_appliance", np.int32),  # 1: says that it is a thing with one mail server in its settings
+        ("is_kind_known", np.int32),  # 0: has said more of itself since that was looked at
         ("is_resolver", np.int32),  # answers DNS queries of others
         ("helo_kinds", np.int32),  # bits of HeloKind
         ("host_name_len", np.int32),

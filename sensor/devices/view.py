@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from sensor.decode.facts import FactKind, FactSource
-from sensor.devices.kinds import Guess, Hint, guess_kind
+from sensor.devices.kinds import ONE_SERVER_KINDS, SURE_SOURCES, Guess, Hint, guess_kind
 from sensor.devices.table import (
     FLOW_EXAMPLE_DTYPE,
     KEY_MAC,
@@ -20,6 +20,9 @@ from sensor.notation import address_text, mac_text, printable_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 _LOCALLY_ADMINISTERED = (
     1 << 41
@@ -64,6 +67,17 @@ def guess(t: DeviceTables, row: int) -> Guess:
     name = host_name(t, row)
     by_dhcp = [Hint("dhcp", FactKind.HOST_NAME, name)] if name else []
     return guess_kind([*by_dhcp, *hints(t, row)], vendor_of(int(t.devices[row]["mac"])))
+
+
+def look_at_kinds(t: DeviceTables, rows: NDArray[np.int64]) -> None:
+    """Note which of the devices in ``rows``, i8[n], are things with one mail server, where they said more since."""
+    devices = t.devices
+    for row in rows[devices["is_kind_known"][rows] == 0]:
+        # Behind an address there may be a whole household.
+        who = guess(t, int(row)) if devices["key_kind"][row] == KEY_MAC else None
+        is_one = who is not None and who.kind in ONE_SERVER_KINDS and who.sources >= SURE_SOURCES
+        devices["is_appliance"][row] = is_one
+        devices["is_kind_known"][row] = 1
 
 
 def hints(t: DeviceTables, row: int) -> Iterator[Hint]:

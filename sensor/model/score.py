@@ -91,6 +91,12 @@ PROXY_OPERATORS: Final = 3
 #: of it: somebody else's list. No model knows named servers, since none of the simulated sites names any.
 UNLIKE_TIMES: Final = 3.0
 UNLIKE_REFUSED: Final = 0.25
+#: A thing with one mail server in its settings, a camera or a television set, mails to several operators: with logins,
+#: or to port 25 of servers that it mostly never looked up, or to many in any case. Where look-ups are not seen,
+#: addresses of one operator may pass for several.
+APPLIANCE_OPERATORS: Final = 3
+APPLIANCE_UNRESOLVED: Final = 0.5
+APPLIANCE_MANY: Final = 6
 #: Every list has addresses that are gone: refusals up to this share say nothing.
 USUAL_REFUSALS: Final = 0.05
 #: What is not known to be looked up excuses only by half.
@@ -99,8 +105,8 @@ UNSEEN_LOOKUPS: Final = 0.5
 BIAS: Final = -3.0
 
 _MAIL_SERVER, _NEW_MAIL_SERVER = int(Role.MAIL_SERVER), int(Role.NEW_MAIL_SERVER)
-RULES: Final = ("flood", "mx-lookups", "login-spray", "blocklisted", "proxy", "unlike-itself")
-_FLOOD, _MX_LOOKUPS, _LOGIN_SPRAY, _BLOCKLISTED, _PROXY, _UNLIKE_ITSELF = range(6)
+RULES: Final = ("flood", "mx-lookups", "login-spray", "blocklisted", "proxy", "unlike-itself", "appliance")
+_FLOOD, _MX_LOOKUPS, _LOGIN_SPRAY, _BLOCKLISTED, _PROXY, _UNLIKE_ITSELF, _APPLIANCE = range(len(RULES))
 #: The feature behind each term of the index, by which it is explained, in the order of ``fill_terms``.
 TERM_FEATURES: Final = (
     Feature.OPERATORS25_24H,
@@ -262,6 +268,18 @@ def find_rule(f: Floats, is_server: bool) -> int:
         and f[Feature.REJECT_VERSUS_USUAL] >= UNLIKE_REFUSED
     ):
         return _UNLIKE_ITSELF
+    at_several = max(
+        f[Feature.SUBMISSION_OPERATORS_24H],
+        f[Feature.OPERATORS25_24H] if f[Feature.UNRESOLVED_SHARE] >= APPLIANCE_UNRESOLVED else 0.0,
+    )
+    if (
+        f[Feature.APPLIANCE] > 0
+        and not is_server
+        and known(f[Feature.IDLE_SHARE]) < FLOOD_IDLE
+        and not math.isnan(f[Feature.UNRESOLVED_SHARE])
+        and (at_several >= APPLIANCE_OPERATORS or f[Feature.OPERATORS25_24H] >= APPLIANCE_MANY)
+    ):
+        return _APPLIANCE
     return -1
 
 
