@@ -80,7 +80,6 @@ class ReferenceDevice:
     not_retried: int = 0
     names: set[bytes] = field(default_factory=set)
     sizes: list[int] = field(default_factory=list)
-    sized: list[int] = field(default_factory=list)  # when
     dialects: set[int] = field(default_factory=set)
     servers: dict[tuple[Any, int], int] = field(
         default_factory=dict
@@ -124,13 +123,12 @@ class ReferenceDevice:
             self._reply(ts, event, resp)
         elif kind is EventKind.SMTP_COMMAND:
             self._note(ts, "message", code == Verb.MAIL)
-            self._note(ts, "asked", code == Verb.RCPT)
             if code in (Verb.HELO, Verb.EHLO, Verb.LHLO) and text:
                 self.names.add(text)
         elif kind is EventKind.SMTP_MESSAGE:
             self._note(ts, "accepted", 200 <= code < 300)
             self._note(ts, "unseen", code == 0)
-            self._note_size(ts, int(event["orig_bytes"]), bool(event["orig_bytes"]))
+            self.sizes += [int(event["orig_bytes"])] * bool(event["orig_bytes"])
 
     def _note(self, ts: int, what: str, n: int = 1) -> None:
         self.things += [(ts, what)] * int(n)
@@ -232,7 +230,7 @@ class ReferenceDevice:
         self._note(ts, "tls", is_tls)
         self._note(ts, "clear", not is_tls and bool(event["orig_bytes"] or event["resp_bytes"]))
         if is_tls and fate is Fate.TLS:
-            self._note_size(ts, int(event["orig_bytes"]), bool(event["count"]))
+            self.sizes += [int(event["orig_bytes"])] * bool(event["count"])
             self._note(ts, "inferred", int(event["count"]))
             self._note(ts, "tls empty", event["count"] == 0 and not event["flags"] & EventFlag.NO_ORIG)
         self._note(ts, "unseen", int(event["enhanced"]))
@@ -240,10 +238,6 @@ class ReferenceDevice:
             EventFlag.NO_RESP | EventFlag.NO_ORIG | EventFlag.GAP | EventFlag.MIDSTREAM
         )
         self._note(ts, "idle", is_whole and fate in (Fate.NO_BANNER, Fate.BANNER_ONLY, Fate.NO_MESSAGE))
-
-    def _note_size(self, ts: int, size: int, is_one: bool) -> None:
-        self.sizes += [size] * is_one
-        self.sized += [ts] * is_one
 
     def _reply(self, ts: int, event: Any, resp: Any) -> None:
         code, verb = int(event["code"]), int(event["verb"])
@@ -354,8 +348,6 @@ class ReferenceDevice:
             Feature.REJECT_VERSUS_USUAL: refused - usual_reject,
             Feature.KNOWN_SERVER: 0,
             Feature.APPLIANCE: 0,
-            Feature.RECIPIENTS: (day("asked") + 2) / (day("message") + 2) if day("message") else NAN,
-            Feature.SIZE_VERSUS_USUAL: self._size_vs_usual(now),
             Feature.MESSAGES_24H: if_read(day("message") + day("inferred")),
             Feature.RELAY_SYMMETRY: self._relay_symmetry(now),
             Feature.CALLED_SHARE: share(day("called"), day("callable"), 2),
@@ -385,26 +377,6 @@ class ReferenceDevice:
     def _same_size_share(self) -> float:
         last = [size // 32 for size in self.sizes[-16:]]
         return (max(map(last.count, last)) - 1) / (len(last) - 1 + 2) if len(last) > 1 else NAN
-
-    def _size_vs_usual(self, now: int) -> float:
-        """The divergence of the last sizes from those of finished days, in moments of their logarithms."""
-        starts = sorted({c.ts // DAY for c in self.connections} - {now // DAY})
-        if len(starts) < 3 or len(self.sizes) < 8:
-            return NAN
-        logs = [math.log(max(size, 1)) for size in self.sizes]
-        means, squares = [], []
-        for before, day in pairwise([-1, *starts]):
-            of = [x for x, ts in zip(logs, self.sized, strict=True) if before < ts // DAY <= day]
-            means += [mean(of)] * bool(of)
-            squares += [mean([x * x for x in of])] * bool(of)
-        if not means:
-            return NAN
-        usual = moving_average(means)
-        spread = max(math.sqrt(max(moving_average(squares) - usual**2, 0)), 0.2)
-        last = logs[-16:]
-        spread_now = max(deviation(last), 0.2)
-        ratio = (spread_now**2 + (mean(last) - usual) ** 2) / spread**2
-        return math.log(spread / spread_now) + ratio / 2 - 0.5
 
     def _log_pauses(self) -> list[float]:
         pauses = [(b.ts - a.ts) // 1_000_000 for a, b in pairwise(self.connections)]

@@ -153,14 +153,14 @@ def test_a_device_is_its_mac_with_all_its_addresses():
 def test_the_latest_addresses_are_kept():
     log = EventLog()
     for i in range(10):
-        log.connect(1200.0 * i, orig=f"192.168.1.{i + 1}")
+        log.connect(600.0 * i, orig=f"192.168.1.{i + 1}")
     tables = watch(log)
     assert addresses(tables, row_of(tables)) == tuple(f"192.168.1.{i}" for i in range(10, 2, -1))
 
 
 @pytest.mark.parametrize(
     ("n_addresses", "every_s", "is_router"),
-    [(4, 1.0, False), (5, 1.0, True), (8, 1.0, True), (8, 301.0, True), (8, 901.0, False)],
+    [(4, 1.0, False), (5, 1.0, True), (8, 1.0, True), (8, 301.0, False)],
 )
 def test_a_mac_with_more_addresses_than_a_host_has_is_a_router(n_addresses, every_s, is_router):
     log = EventLog()

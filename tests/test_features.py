@@ -397,9 +397,7 @@ def test_what_was_not_seen_is_not_known():
 
 def test_what_needs_to_be_seen_is_said_in_the_list():
     needs = {need: {f for f in Feature if FEATURES[f].needs == need} for need in Needs}
-    assert needs[Needs.CLEARTEXT] == NEEDS_TEXT | {
-        *(Feature.REJECT_SHARE, Feature.NO_RETRY_SHARE, Feature.RECIPIENTS)
-    }
+    assert needs[Needs.CLEARTEXT] == NEEDS_TEXT | {Feature.REJECT_SHARE, Feature.NO_RETRY_SHARE}
     assert needs[Needs.DNS] == NEEDS_DNS
 
 

@@ -146,7 +146,7 @@ def content_of(events: NDArray[Any], said: list[bytes], *, is_lossy: bool) -> Co
 #: Told by packets alone.
 FROM_PACKETS_ONLY = (Feature.FOREIGN_SYN,)
 #: Which mails were the last hangs on when connections end; a time-out is noticed within seconds, give or take.
-OF_THE_LAST = (Feature.SIZE_MEAN, Feature.SIZE_SPREAD, Feature.SAME_SIZE_SHARE, Feature.SIZE_VERSUS_USUAL)
+OF_THE_LAST = (Feature.SIZE_MEAN, Feature.SIZE_SPREAD, Feature.SAME_SIZE_SHARE)
 SITES = {
     "office": {"kind": "office", "n": 60},
     "isp": {"kind": "isp", "n": 50},

@@ -91,10 +91,6 @@ _WORDINGS: dict[Feature, _Wording] = {
     Feature.DIALECTS: _Wording("it speaks SMTP in {value} different ways", None),
     Feature.NEW_25_SHARE: _Wording("{value} of its connections to port 25 go to servers new to it", None),
     Feature.NEW_SUBMISSION_SHARE: _Wording("{value} of its submissions go to servers new to it", None),
-    Feature.RECIPIENTS: _Wording("{value} recipients a mail", None),
-    Feature.SIZE_VERSUS_USUAL: _Wording(
-        "the sizes of its mails are unlike its usual ones, by {value} nats", None
-    ),
     Feature.APPLIANCE: _Wording("it says that it is a thing with one mail server in its settings", None),
     Feature.IDLE_SHARE: _Wording("{value} of its connections are hung up without asking for anything", None),
 }

@@ -159,7 +159,7 @@ _TLS_EMPTY, _INFERRED, _ANSWERED = int(Count.TLS_EMPTY), int(Count.INFERRED), in
 _DNS_ANSWERED, _UNSEEN = int(Count.DNS_ANSWERED), int(Count.UNSEEN)
 _CALLABLE, _CALLED = int(Count.CALLABLE), int(Count.CALLED)
 _NEW_25, _NEW_SUBMISSION = int(Count.NEW_25), int(Count.NEW_SUBMISSION)
-_TIMED, _ODD_HOUR, _ASKED = int(Count.TIMED), int(Count.ODD_HOUR), int(Count.ASKED)
+_TIMED, _ODD_HOUR = int(Count.TIMED), int(Count.ODD_HOUR)
 _R_SMTP25, _R_SUBMISSION = int(Recent.SMTP25), int(Recent.SUBMISSION)
 _R_MX, _R_UNANSWERED = int(Recent.MX), int(Recent.UNANSWERED)
 _VERB_AUTH = 14
@@ -208,35 +208,12 @@ def close_day(device: Any) -> None:
             device["usual_reject"] = share
         else:
             device["usual_reject"] = device["usual_reject"] + USUAL_WEIGHT * (share - device["usual_reject"])
-    close_sizes(device)
     device["usual_days"] = device["usual_days"] + 1
     device["usual_hours"] = device["usual_hours"] | device["day_hours"]
     device["day_hours"] = 0
     device["day_connections"] = 0
     device["day_replies"] = 0
     device["day_rejected"] = 0
-
-
-@inner
-def close_sizes(device: Any) -> None:
-    """Take the sizes of a finished day's messages into what is usual."""
-    n = float(device["day_sizes"])
-    if n == 0.0:
-        return
-    mean = device["day_size"] / n
-    variance = max(device["day_size_squares"] / n - mean * mean, 0.0)
-    if math.isnan(device["usual_size"]):
-        device["usual_size"] = mean
-        device["usual_size_var"] = variance
-    else:
-        # A mixture's variance: within its parts, and between their means.
-        off = mean - device["usual_size"]
-        usual = (1.0 - USUAL_WEIGHT) * device["usual_size_var"] + USUAL_WEIGHT * variance
-        device["usual_size_var"] = usual + USUAL_WEIGHT * (1.0 - USUAL_WEIGHT) * off * off
-        device["usual_size"] = device["usual_size"] + USUAL_WEIGHT * off
-    device["day_size"] = 0.0
-    device["day_size_squares"] = 0.0
-    device["day_sizes"] = 0
 
 
 @spliced
@@ -490,10 +467,6 @@ def note_size(t: DeviceTables, row: int, n_bytes: int) -> None:
     device = t.devices[row]
     t.sizes[row, device["n_sizes"] % N_SIZES] = min(n_bytes, _MAX_INT32)
     device["n_sizes"] = device["n_sizes"] + 1
-    logarithm = math.log(max(float(n_bytes), 1.0))
-    device["day_size"] = device["day_size"] + logarithm
-    device["day_size_squares"] = device["day_size_squares"] + logarithm * logarithm
-    device["day_sizes"] = device["day_sizes"] + 1
 
 
 @spliced
@@ -755,8 +728,6 @@ def on_mail_event(t: DeviceTables, row: int, event: Any, text: NDArray[np.uint8]
             on_greeting(t, row, event, text)
         elif event["code"] == VERB_MAIL:
             count(t, row, _MESSAGES, 1)
-        elif event["code"] == VERB_RCPT:
-            count(t, row, _ASKED, 1)
     elif kind == _MESSAGE:
         count(t, row, _RECIPIENTS, event["count"])
         if event["orig_bytes"] > 0:

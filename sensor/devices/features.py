@@ -11,7 +11,7 @@ import hashlib
 import math
 from enum import IntEnum
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -114,9 +114,7 @@ class Feature(IntEnum):
     NEW_SUBMISSION_SHARE = 46
     IDLE_SHARE = 47
     BURST_LASTED = 48
-    RECIPIENTS = 49
-    SIZE_VERSUS_USUAL = 50
-    APPLIANCE = 51
+    APPLIANCE = 49
 
 
 N_FEATURES = len(Feature)
@@ -276,16 +274,6 @@ FEATURES: tuple[FeatureInfo, ...] = (
     ),
     FeatureInfo("burst_lasted", "s", Needs.FLOWS, 0, "since when `conn_burst` has not fallen below one"),
     FeatureInfo(
-        "recipients_mean", "recipients", Needs.CLEARTEXT, +1, "recipients asked for with each message"
-    ),
-    FeatureInfo(
-        "size_vs_usual",
-        "nats",
-        Needs.PAST,
-        +1,
-        "how unlike its usual ones the sizes of its last 16 messages are",
-    ),
-    FeatureInfo(
         "appliance",
         "yes/no",
         Needs.FLOWS,
@@ -304,11 +292,6 @@ def schema_digest() -> str:
 
 #: Sizes that differ by less are one template's: names and numbers in it vary.
 SIZE_STEP = 32
-#: Of fewer messages nobody can tell how large they are usually; and no sizes scatter less than this, in logarithms.
-MIN_SIZES = 8
-MIN_SIZE_SPREAD = 0.2
-#: So many messages to one recipient each are added: one mail to twenty tells little.
-RECIPIENTS_SHRINK = 2.0
 #: An encrypted connection that is large enough for a message was accepted more often than not.
 INFERRED_WEIGHT = 0.8
 
@@ -335,7 +318,7 @@ _INFERRED, _ANSWERED, _UNSEEN = int(_C.INFERRED), int(_C.ANSWERED), int(_C.UNSEE
 _CALLABLE, _CALLED = int(_C.CALLABLE), int(_C.CALLED)
 _NEW_25, _NEW_SUBMISSION = int(_C.NEW_25), int(_C.NEW_SUBMISSION)
 _IDLE, _REFUSALS, _AUTH_OK = int(_C.IDLE), int(_C.REFUSALS), int(_C.AUTH_OK)
-_TIMED, _ODD_HOUR, _CLEARTEXT, _ASKED = int(_C.TIMED), int(_C.ODD_HOUR), int(_C.CLEARTEXT), int(_C.ASKED)
+_TIMED, _ODD_HOUR, _CLEARTEXT = int(_C.TIMED), int(_C.ODD_HOUR), int(_C.CLEARTEXT)
 _R_SMTP25, _R_SUBMISSION, _R_MX = int(Recent.SMTP25), int(Recent.SUBMISSION), int(Recent.MX)
 
 _MINUTE_NS = 60 * SECOND_NS
@@ -409,28 +392,6 @@ def fill_sizes(sizes: NDArray[np.int32], n: int, f: NDArray[np.float64]) -> None
         most = max(most, same)
     f[Feature.SIZE_SPREAD] = math.sqrt(squares / n) / mean
     f[Feature.SAME_SIZE_SHARE] = (most - 1) / (n - 1 + 2.0)
-
-
-@inner
-def size_versus_usual(sizes: NDArray[np.int32], n: int, device: Any) -> float:
-    """Return how unlike its usual ones the last ``n`` sizes of messages are, i4[N_SIZES], in nats; NaN if not known.
-
-    The Kullback-Leibler divergence of two normal distributions, of the logarithms.
-    """
-    if n < MIN_SIZES or device["usual_days"] < USUAL_DAYS or math.isnan(device["usual_size"]):
-        return np.nan
-    total = 0.0
-    squares = 0.0
-    for i in range(n):
-        logarithm = math.log(max(float(sizes[i]), 1.0))
-        total += logarithm
-        squares += logarithm * logarithm
-    mean = total / n
-    now = max(math.sqrt(max(squares / n - mean * mean, 0.0)), MIN_SIZE_SPREAD)
-    usual = max(math.sqrt(device["usual_size_var"]), MIN_SIZE_SPREAD)
-    off = mean - device["usual_size"]
-    nats: float = math.log(usual / now) + (now * now + off * off) / (2.0 * usual * usual) - 0.5
-    return nats
 
 
 @inner
@@ -548,11 +509,6 @@ def fill_features(t: DeviceTables, row: int, now_ns: int, f: NDArray[np.float64]
     sent = max(settled, day[_ACCEPTED] + day[_INFERRED]) + t.retry_counts[row, 1]
     f[Feature.ACCEPTED_SHARE] = share(day[_ACCEPTED] + INFERRED_WEIGHT * day[_INFERRED], sent, 3.0)
     f[Feature.TLS_EMPTY_SHARE] = share(day[_TLS_EMPTY], day[_TLS], 3.0)
-    f[Feature.RECIPIENTS] = (
-        (day[_ASKED] + RECIPIENTS_SHRINK) / (day[_MESSAGES] + RECIPIENTS_SHRINK)
-        if day[_MESSAGES] > 0
-        else np.nan
-    )
     f[Feature.HELO_NAMES] = helo_names if has_text else np.nan
     f[Feature.HELO_ODD] = np.nan
     if has_text:
@@ -583,9 +539,6 @@ def fill_features(t: DeviceTables, row: int, now_ns: int, f: NDArray[np.float64]
     f[Feature.CALLED_SHARE] = share(day[_CALLED], day[_CALLABLE], 2.0)
     f[Feature.FOREIGN_SYN] = has_foreign_syn(t.fingerprints[row])
     fill_sizes(t.sizes[row], min(i64(device["n_sizes"]), N_SIZES), f)
-    f[Feature.SIZE_VERSUS_USUAL] = size_versus_usual(
-        t.sizes[row], min(i64(device["n_sizes"]), N_SIZES), device
-    )
     f[Feature.PAUSE_SPREAD] = pause_spread(t.pauses[row], min(i64(device["n_pauses"]), N_PAUSES))
     f[Feature.ODD_HOUR_SHARE] = share(day[_ODD_HOUR], day[_TIMED], 2.0)
     f[Feature.TLS_SHARE] = share(day[_TLS], day[_TLS] + day[_CLEARTEXT], 2.0)

@@ -25,7 +25,6 @@ from sensor.devices.table import (
     N_HINTS,
     N_HOST_ADDRESSES,
     RECENT_SLOT_NS,
-    SECOND_NS,
     SLOT_NS,
     DeviceTables,
 )
@@ -35,8 +34,6 @@ from sensor.jit import i64, inlined, inner, spliced
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: How long an address counts as one that a MAC address has: of few customers, few say something at a time.
-ADDRESSES_NS = 3600 * SECOND_NS
 _EVICTED = int(Eviction.DEVICE)
 _GROUP_BIT = 1 << 40  # of a MAC address: multicast and broadcast
 _IPV4_MAPPED = 0xFFFF << 32
@@ -184,11 +181,6 @@ def reset_device(t: DeviceTables, row: int, ts_ns: int) -> None:
     device["evidence_at_step"] = 0
     device["usual_day"] = np.nan
     device["usual_reject"] = np.nan
-    device["usual_size"] = np.nan
-    device["usual_size_var"] = np.nan
-    device["day_size"] = 0.0
-    device["day_size_squares"] = 0.0
-    device["day_sizes"] = 0
     device["usual_days"] = 0
     device["day_connections"] = 0
     device["day_replies"] = 0
@@ -232,7 +224,7 @@ def is_global(hi: int) -> bool:
 
 @spliced
 def note_address(t: DeviceTables, row: int, hi: int, lo: int, ts_ns: int) -> None:
-    """Note that a device uses an address; a MAC with many IPv4 addresses within the hour is a router's."""
+    """Note that a device uses an address; a MAC with many IPv4 addresses within five minutes is a router's."""
     if not is_unicast(hi, lo):
         return
     oldest = 0
@@ -254,7 +246,7 @@ def add_address(t: DeviceTables, row: int, place: int, hi: int, lo: int, ts_ns: 
         n_others = 0
         for i in range(N_ADDRESSES):
             known = t.addresses[row, i]
-            if known["last_ns"] == 0 or known["hi"] != 0 or ts_ns - known["last_ns"] >= ADDRESSES_NS:
+            if known["last_ns"] == 0 or known["hi"] != 0 or ts_ns - known["last_ns"] >= RECENT_SLOT_NS:
                 continue
             if not is_own(t, device, known["lo"]):
                 n_others += 1

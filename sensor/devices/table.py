@@ -34,7 +34,7 @@ N_DESTINATIONS = 32
 HLL_REGISTERS = 64  # standard error 1.04 / sqrt(64) = 13 % (per slot; slots are merged by maximum)
 N_OPERATORS = 16
 N_ADDRESSES = 8
-#: IPv4 addresses that a host has at once; with more in an hour, it carries the traffic of others.
+#: IPv4 addresses that a host has at once; with more, it carries the traffic of others.
 N_HOST_ADDRESSES = 4
 #: What a device says of itself in words.
 N_HINTS = 16
@@ -111,7 +111,6 @@ class Count(IntEnum):
     NEW_25 = 39  # connections to servers that it had not met for thirty days or more, on port 25
     NEW_SUBMISSION = 40  # ... on the other ports
     REFUSALS = 41  # replies of 400 and more to anything, greetings included
-    ASKED = 42  # recipients that it asked servers to take (RCPT)
 
 
 N_COUNTS = len(Count)
@@ -153,11 +152,6 @@ DEVICE_DTYPE = np.dtype(
         ("evidence_at_step", np.int64),
         ("usual_day", np.float64),  # connections of a usual day, NaN before the first whole one
         ("usual_reject", np.float64),
-        ("usual_size", np.float64),  # mean logarithm of its messages' sizes, NaN before the first whole day
-        ("usual_size_var", np.float64),  # ... and their variance
-        ("day_size", np.float64),  # sums of the current day: of the logarithms ...
-        ("day_size_squares", np.float64),  # ... and of their squares
-        ("day_sizes", np.int64),  # of how many
         ("day_connections", np.int64),
         ("day_replies", np.int64),
         ("day_rejected", np.int64),

@@ -75,7 +75,6 @@ def _hand_over(life: Life, t: Times, *, port: int, tls: float, body: float, goes
         refused=goes_wrong / 3,
         tls=float(life.chance(tls)),
         login=port != 25,
-        recipients=np.full(n, life.rng.integers(1, 4)),  # V: cameras and printers have up to three
     )
     # M: some have the relay's address typed in, and small resolvers ask once, at the start, and keep the answer.
     dns = Dns.NONE if life.chance(0.07) else Dns.ADDRESS
@@ -130,10 +129,7 @@ def mailing_list(life: Life) -> None:
     life.usual_per_day = blast / 7
     starts = np.arange(life.rng.uniform(-7 * DAY_S, 0), life.finish_s, 7 * DAY_S)
     t = life.bursts(starts, np.full(len(starts), blast), gap_s=HOUR_S / blast)
-    most = (
-        50 if life.chance(0.4) else 3
-    )  # V: Postfix puts 50 into one mail; M: most lists address each by itself
-    _direct(life, t, pool, weights, refused=(0.02, 0.08), deferred=(0.02, 0.1), recipients=most)
+    _direct(life, t, pool, weights, refused=(0.02, 0.08), deferred=(0.02, 0.1))
     posts = life.arrivals(life.draw("posts_per_day", span(1, 30, "M")), Rhythm.OFFICE)
     _direct(life, posts, pool, weights, refused=(0.02, 0.08), deferred=(0.02, 0.1))
     returned = t[life.rng.random(len(t)) < 0.05]
@@ -259,12 +255,10 @@ def _direct(
     refused: tuple[float, float],
     deferred: tuple[float, float],
     web: float = 0.2,
-    recipients: int = 0,
 ) -> None:
     """Deliver like an MTA: exchanges looked up, TLS where there is some, deferred mail tried again until it goes.
 
-    ``web``: the chance that web pages, forms and orders and webmail, ask for some of it;
-    ``recipients``: the most that a mail has, 0 for as many as people write to.
+    ``web``: the chance that web pages, forms and orders and webmail, ask for some of it.
     """
     n = len(t)
     if n == 0:
@@ -279,7 +273,7 @@ def _direct(
         if life.chance(0.2)
         else 0.0,  # M: some list lists anybody
         tls=life.draw("tls", share(0.1, 0.9, "M")),
-        recipients=recipients or life.addressees(n, life.draw("addressees", span(0.05, 1, "M"))),
+        recipients=3,
     )
     body = life.sizes(n, _bytes(life, life.draw("bytes", span(3_000, 60_000, "M"))))
     life.deliver(t, domains, body=body, **fates)
@@ -425,12 +419,7 @@ def _person(life: Life, per_day: float, rhythm: Rhythm, accounts: int) -> None:
     # M: a forgotten or changed password, tried again and again at one provider.
     wrong = life.ugly("login_failed", share(0, 0.03, "M"))
     fates = life.dialogues(
-        n,
-        login_failed=wrong,
-        unanswered=0.005,
-        tls=1.0 if life.chance(0.9) else 0.2,
-        login=True,
-        recipients=life.addressees(n, life.draw("addressees", span(0.1, 2, "M"))),
+        n, login_failed=wrong, unanswered=0.005, tls=1.0 if life.chance(0.9) else 0.2, login=True
     )
     life.send(t, servers, port=_port(life), body=life.sizes(n, _bytes(life, 25_000), 1.5), **fates)
     if life.chance(
@@ -486,7 +475,7 @@ def mail_monitor(life: Life) -> None:
     t, server, submits = t[known], server[known], np.tile(submits, len(sweeps))[known]
     life.usual_per_day = len(t) * DAY_S / max(life.finish_s - life.begin_s, HOUR_S)
     # M: some read certificates, where there is TLS.
-    is_tls = life.rng.random(len(t)) < (life.draw("tls", share(0.3, 1, "M")) if life.chance(0.3) else 0.0)
+    is_tls = life.rng.random(len(t)) < (life.draw("tls", share(0.3, 1, "M")) if life.chance(0.15) else 0.0)
     is_down = life.rng.random(len(t)) < life.ugly("unanswered", share(0, 0.05, "M"))
     outcome = np.where(is_down, Outcome.UNANSWERED, np.where(is_tls, Outcome.TLS_EMPTY, Outcome.GREETED))
     life.send(

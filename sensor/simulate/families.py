@@ -103,8 +103,6 @@ def _dialect(life: Life, *, remote: bool) -> NDArray[np.int64]:
         for _ in range(int(life.rng.integers(1, 5)))
     ]
     names = hosts if remote and life.chance(0.6) else [odd[int(life.rng.integers(0, len(odd)))]]
-    if life.chance(0.1):  # M: another one for each mail
-        names = [b"host-%X" % int(life.rng.integers(1 << 24)) for _ in range(40)]
     return np.array([life.name(name) for name in names], dtype=np.int64)
 
 
@@ -150,7 +148,7 @@ def _spam(
         tls=life.draw("tls", share(0.6, 1.0, "M"))
         if craft.uses_tls
         else life.draw("tls", share(0.0, 0.3, "M")),
-        recipients=life.whole("recipients", span(1, 30, "V: 2.1: 10.7 and 28.7 recipients a mail")),
+        recipients=int(life.rng.integers(1, 6)),
     )
     names = _dialect(life, remote=remote)
     life.deliver(
@@ -167,29 +165,6 @@ def _spam(
     )
 
 
-def _through_relay(life: Life, t: Times, dns: Dns) -> None:
-    """Hand spam to a provider's server that takes mail of its customers without a login."""
-    relay = life.relay if life.relay >= 0 else int(life.rng.choice(life.internet.providers))
-    fates = life.dialogues(
-        len(t),
-        refused=life.draw("refused", share(0.0, 0.2, "M: relays take most, and return it later")),
-        content_refused=0.05,
-        recipients=life.whole("recipients", span(1, 40, "V: 2.1: 10.7 and 28.7 recipients a mail")),
-    )
-    names = _dialect(life, remote=False)
-    life.send(
-        t,
-        relay,
-        port=25,
-        dns=dns,
-        body=_spam_sizes(life, len(t)),
-        helo=life.rng.choice(names, len(t)),
-        sender=life.internet.domain_word[life.rng.integers(0, len(life.internet.domain_word), len(t))],
-        cache_s=_BOT_CACHE_S,
-        **fates,
-    )
-
-
 def thingbot(life: Life, craft: Craft) -> None:
     """F1: one to ten mails a day, in bursts of minutes, to freemail."""
     per_day = life.draw("mails_per_day", span(1, 10, "V: Proofpoint 2014"))
@@ -200,9 +175,6 @@ def thingbot(life: Life, craft: Craft) -> None:
     pool, weights = _operators(life, int(life.rng.integers(1, 7)))
     t = craft.pace(life, t)
     dns = Dns.ADDRESS if life.chance(0.5) else craft.dns(Dns.NONE)
-    if life.chance(0.1):  # V: cyren 2007: where port 25 is blocked, bots go through the provider's own server
-        _through_relay(life, t, dns)
-        return
     _spam(
         life,
         craft,

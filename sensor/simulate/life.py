@@ -478,14 +478,13 @@ class Life:
         listed: float = 0.0,
         tls: float = 0.0,
         login: bool = False,
-        recipients: int | Ints = 1,
+        recipients: int = 1,
         syns: int = 3,
     ) -> dict[str, Any]:
         """Draw how ``n`` connections go, as arguments of ``send``.
 
         All are shares of the connections but ``listed`` (of those that are refused) and ``tls`` (of those that
-        get as far as a greeting). Each has 1 to ``recipients`` recipients, or as many as i8[n] says; ``syns`` are sent
-        again unanswered.
+        get as far as a greeting). Each has 1 to ``recipients`` recipients; ``syns`` are sent again unanswered.
         """
         shares = np.array([unanswered, banned, login_failed, refused, deferred, content_refused])
         place = np.searchsorted(np.cumsum(shares), self.rng.random(n), side="right")
@@ -499,9 +498,7 @@ class Life:
         in_tls = (self.rng.random(n) < tls) & (place >= 2)
         outcome = outcomes[place]
         outcome = np.where(in_tls, np.where(place >= 5, Outcome.TLS_MESSAGE, Outcome.TLS_EMPTY), outcome)
-        each = np.minimum(recipients, MAX_RECIPIENTS)
-        if isinstance(recipients, int):
-            each = self.rng.integers(1, recipients + 1, n) if recipients > 1 else np.ones(n, dtype=np.int64)
+        each = self.rng.integers(1, recipients + 1, n) if recipients > 1 else np.ones(n, dtype=np.int64)
         return {
             "outcome": outcome,
             "accepted": np.where(is_refused, 0, each),
@@ -510,19 +507,7 @@ class Life:
             "login": int(login),
         }
 
-    def addressees(self, n: int, more: float) -> Ints:
-        """Draw how many recipients each of ``n`` mails has: one and ``more`` on average, and of a circular many [M]."""
-        few = self.rng.geometric(1 / (1 + more), n)
-        many = self.rng.integers(10, 41, n)
-        drawn: Ints = np.where(self.rng.random(n) < self.draw("circulars", share(0, 0.04, "M")), many, few)
-        return drawn
-
     def sizes(self, n: int, typical: float, scatter: float = 0.8) -> Ints:
-        """Draw sizes of messages, in bytes. Many devices send two kinds of mail, one for a while and then the other."""
-        logarithms = self.rng.normal(np.log(typical), scatter, n)
-        if not self.is_spam and self.chance(0.4):
-            other = self.rng.normal(0, 2)
-            changes = self.rng.random(n) < 1 / self.draw("mails_of_a_kind", span(1, 50, "M"))
-            logarithms += other * (np.cumsum(changes) % 2)
-        drawn: Ints = np.clip(np.exp(logarithms), 200, 3e7).astype(np.int64)
+        """Draw sizes of messages, in bytes."""
+        drawn: Ints = np.clip(np.exp(self.rng.normal(np.log(typical), scatter, n)), 200, 3e7).astype(np.int64)
         return drawn

@@ -16,7 +16,7 @@ import numpy as np
 from sensor.devices.features import FEATURES, Feature, Needs
 from sensor.model.channel import START_NS
 from sensor.model.evidence import SLACK, alarm_threshold
-from sensor.model.score import RULES, MonotoneIndex
+from sensor.model.score import MonotoneIndex
 from sensor.training.fit import evidence_path
 
 if TYPE_CHECKING:
@@ -51,16 +51,6 @@ KEPT_VARIANCE: Final = 0.9
 _DNS = [k for k, info in enumerate(FEATURES) if info.needs is Needs.DNS]
 #: What makes a device a mail server.
 _ROLE = [Feature.INBOUND_24H, Feature.INBOUND_MESSAGES, Feature.INBOUND_LOCAL_24H, Feature.KNOWN_SERVER]
-
-#: What no simulated device or site says, and two rules rest on: that something is an appliance, or a mail server that
-#: the configuration names. They are measured as if it were said of all devices of these kinds.
-_SAID: Final = {
-    "unlike-itself": (Feature.KNOWN_SERVER, {"mail_server", "new_mail_server", "mailing_list"}),
-    "appliance": (
-        Feature.APPLIANCE,
-        {"silent", "camera", "printer", "direct_send_printer", "retry_loop", "refused_client"},
-    ),
-}
 
 
 class Detector(NamedTuple):
@@ -155,7 +145,6 @@ def parts_of_ours(artifact: Artifact, budget: float) -> list[Detector]:
         Detector("no index", lambda judged: rules_or(judged, judged.model / at(judged.trace)[1]), 1.0),
         Detector(INDEX_ALONE, lambda judged: judged.index, alarm_threshold(budget)),
         Detector("rules alone", lambda judged: (judged.of_index.rules >= 0).astype(np.float64), 1.0),
-        *(Detector(f"rule `{rule}` alone", partial(_holds, rule), 1.0) for rule in RULES),
         Detector("no DNS features", lambda judged: both(judged.trace, judged.without(_DNS, np.nan)), 1.0),
         Detector("no roles", lambda judged: both(judged.trace, judged.without(_ROLE, 0.0)), 1.0),
         Detector(
@@ -164,18 +153,6 @@ def parts_of_ours(artifact: Artifact, budget: float) -> list[Detector]:
             1.0,
         ),
     ]
-
-
-def _holds(rule: str, judged: Judged) -> Floats:
-    """Return where a rule is the first that holds: 1, else 0."""
-    verdicts = judged.of_index
-    said, kinds = _SAID.get(rule, (Feature.KNOWN_SERVER, ()))
-    if judged.trace.kind in kinds:
-        features = judged.features.copy()
-        features[:, said] = 1.0
-        verdicts = MonotoneIndex().judge(features)
-    holds: Floats = (verdicts.rules == RULES.index(rule)).astype(np.float64)
-    return holds
 
 
 # In use elsewhere.
