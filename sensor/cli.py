@@ -752,7 +752,8 @@ class _Run:
         self._artifact = _open_model(options.model_path)
         self._transports: Final = _prepare_transports(self.config, options.config_path)
         _check_outputs(captures, [options.devices, options.features, options.events, options.stats])
-        if _must_compile():
+        self._must_compile: Final = _must_compile()
+        if self._must_compile:
             say(_COMPILING)
 
         from sensor.console import NoProgress
@@ -815,6 +816,8 @@ class _Run:
         open_stats = files.open_json if source.stats_every_s is None else files.open_rewritten_json
         write_stats = None if options.stats is None else open_stats(options.stats)
         sinks = self._open_sinks(stack, may_wait=source.stats_every_s is None)
+        if self._must_compile:
+            self.warm_up()  # else the time for it would count as time for reading
         started = time.monotonic(), time.process_time()
         pipeline = self._begin(
             lambda: Pipeline(

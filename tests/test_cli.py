@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -566,6 +567,19 @@ def test_check_names_what_is_missing(fake: Callable[..., FakeRun], monkeypatch: 
         "missing        compiled kernels: the next run compiles them, which takes two minutes or so\n"
     )
     assert result.exit_code == 0
+
+
+def test_the_time_for_compiling_is_none_for_reading(
+    fake: Callable[..., FakeRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(alerts=[])
+    monkeypatch.setattr("sensor.cli._must_compile", lambda: True)
+    monkeypatch.setattr("sensor.cli._Run.warm_up", lambda _: time.sleep(0.5))
+    begun = time.monotonic()
+    result = run_cli("replay", "x.pcap", "--stats", "-", "--format", "json")
+    assert "compiling for this machine" in result.stderr
+    read_s = json.loads(result.stdout)["wall_seconds"]
+    assert read_s < time.monotonic() - begun - 0.5
 
 
 def test_a_warning_is_one_line(fake: Callable[..., FakeRun], monkeypatch: pytest.MonkeyPatch) -> None:
