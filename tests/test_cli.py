@@ -574,6 +574,7 @@ def test_the_time_for_compiling_is_none_for_reading(
 ) -> None:
     fake(alerts=[])
     monkeypatch.setattr("sensor.cli._must_compile", lambda: True)
+    # Stands for the compiling: a time that can be told from what else the run takes, whatever that is.
     monkeypatch.setattr("sensor.cli._Run.warm_up", lambda _: time.sleep(0.5))
     begun = time.monotonic()
     result = run_cli("replay", "x.pcap", "--stats", "-", "--format", "json")
