@@ -91,7 +91,7 @@ _WORDINGS: dict[Feature, _Wording] = {
     Feature.DIALECTS: _Wording("it speaks SMTP in {value} different ways", None),
     Feature.NEW_25_SHARE: _Wording("{value} of its connections to port 25 go to servers new to it", None),
     Feature.NEW_SUBMISSION_SHARE: _Wording("{value} of its submissions go to servers new to it", None),
-    Feature.APPLIANCE: _Wording("it says that it is a thing with one mail server in its settings", None),
+    Feature.APPLIANCE: _Wording("a thing of its type has one mail server in its settings", None),
     Feature.IDLE_SHARE: _Wording("{value} of its connections are hung up without asking for anything", None),
 }
 _RULE_FEATURES: dict[str, tuple[Feature, ...]] = {
@@ -171,7 +171,8 @@ def find_reasons(
 
     What is not known is no reason, though a model may have learned from that, too.
     """
-    chosen = list(_RULE_FEATURES.get(rule, ())) if rule else []
+    # Of a rule's alternatives, the one that does not hold tells nothing.
+    chosen = [feature for feature in _RULE_FEATURES.get(rule or "", ()) if features[feature] != 0]
     telling = [i for i, term in enumerate(terms) if term >= MIN_CONTRIBUTION]
     for feature in (term_features[i] for i in sorted(telling, key=lambda i: -terms[i])):
         if feature in _WORDINGS and feature not in chosen and not math.isnan(features[feature]):
