@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from sensor.alerts.formats import TEXT_WIDTH, alert_json, alert_schema, alert_text
 from sensor.alerts.record import Alert, Completeness, Counts, Device, FlowExample, Reason, SensorInfo
 from sensor.alerts.sinks import FileSink, StreamSink
+from sensor.devices.roles import Role
 from sensor.errors import ConfigError, SensorError
 from sensor.notation import eve_time
 
@@ -213,6 +214,15 @@ def test_what_is_not_known_is_left_out() -> None:
         "  view      watched for 9 s, DNS NOT seen, 50% of the connections seen from one side only\n" in text
     )
     assert "None" not in text
+
+
+def test_a_device_without_a_role_is_known_as_nothing():
+    alert = make_alert()
+    text = alert_text(
+        msgspec.structs.replace(alert, device=msgspec.structs.replace(alert.device, role=Role.UNKNOWN.label))
+    )
+    assert "VLAN 20\n" in text
+    assert "known as" not in text
 
 
 def test_many_addresses_are_cut() -> None:

@@ -47,6 +47,8 @@ _CYAN: Final = "1;36"
 
 _encoder = msgspec.json.Encoder()
 
+_NO_ROLE: Final = "unknown"  # Role.UNKNOWN's label, without the kernels that come with it
+
 
 def alert_json(alert: Alert) -> bytes:
     """Encode an alert as one JSON object on one line, without the line's end."""
@@ -133,7 +135,8 @@ def _device_text(device: Device) -> str:
         addresses.append(f"{len(device.ips) - _MAX_ADDRESSES} more addresses")
     place = [] if device.vlan is None else [f"VLAN {device.vlan}"]
     parts = [name for name in names if name] + [a for a in addresses if a != device.key] + place
-    return f"{', '.join(parts)}; known as {device.role}"
+    known = "" if device.role == _NO_ROLE else f"; known as {device.role}"
+    return ", ".join(parts) + known
 
 
 def _since_text(alert: Alert) -> str:
