@@ -232,7 +232,10 @@ class ReferenceDevice:
         if is_tls and fate is Fate.TLS:
             self.sizes += [int(event["orig_bytes"])] * bool(event["count"])
             self._note(ts, "inferred", int(event["count"]))
-            self._note(ts, "tls empty", event["count"] == 0 and not event["flags"] & EventFlag.NO_ORIG)
+            is_idle = bool(event["flags"] & EventFlag.TLS_IDLE) and event["count"] == 0
+            self._note(ts, "idle", is_idle)
+            is_empty = event["count"] == 0 and not event["flags"] & EventFlag.NO_ORIG
+            self._note(ts, "tls empty", is_empty and not is_idle)
         self._note(ts, "unseen", int(event["enhanced"]))
         is_whole = not event["flags"] & (
             EventFlag.NO_RESP | EventFlag.NO_ORIG | EventFlag.GAP | EventFlag.MIDSTREAM
@@ -294,6 +297,8 @@ class ReferenceDevice:
         usual_day, usual_reject = self._usual(now)
         can_read = bool(day("answered") or day("message") or self.names)
         has_dns = any(what == "dns" for _, what in self.things)
+
+        idle = max(day("idle") - day("not idle"), 0)
 
         def if_read(value: float) -> float:
             return value if can_read else NAN
@@ -361,7 +366,9 @@ class ReferenceDevice:
             Feature.DIALECTS: if_read(min(len(self.dialects), 4)),
             Feature.NEW_25_SHARE: share(day("new 25"), day("smtp25"), 2),
             Feature.NEW_SUBMISSION_SHARE: share(day("new submission"), day("submission"), 2),
-            Feature.IDLE_SHARE: if_read(share(max(day("idle") - day("not idle"), 0), day("closed"), 2)),
+            Feature.IDLE_SHARE: share(idle, day("closed"), 2)
+            if idle
+            else if_read(share(0, day("closed"), 2)),
             Feature.HELO_CLASSES: if_read(len({form_of(name) for name in self.names})),
         }
 

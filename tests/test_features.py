@@ -71,7 +71,7 @@ def add(log: EventLog, at_s: float, what: int, host: int, detail: int) -> None:
     elif what == 5:
         fate = Fate(detail % len(Fate))
         flags = int(EventFlag.TLS) if fate is Fate.TLS or detail > 20 else 0
-        flags |= int(EventFlag.NO_ORIG) * (detail > 25)
+        flags |= int(EventFlag.NO_ORIG) * (detail > 25) | int(EventFlag.TLS_IDLE) * (detail % 5 == 0)
         sizes = {"resp_bytes": detail % 4, "orig_bytes": 1000 + 20 * detail, "aux_lo": detail % 6}
         log.close(at_s, resp=resp, fate=fate, flags=flags, count=detail % 3, enhanced=detail % 2, **sizes)
     elif what == 6:

@@ -357,6 +357,10 @@ def test_keep_alives_and_empty_segments_say_nothing():
 # --- how connections end ---
 
 REFUSED = Segment(False, -1, b"", 0, 0, flags=RST)
+#: Records of TLS 1.2: the ClientHello; the key exchange and what ends the handshake; EHLO and QUIT.
+HELLO = Turn(True, b"\x16\x03\x01\0\x05hello")
+KEYS = b"\x16\x03\x03\0\x04keys\x14\x03\x03\0\x01\x01\x16\x03\x03\0\x03fin"
+GREETED = b"\x17\x03\x03\0\x04EHLO\x17\x03\x03\0\x04QUIT"
 CLEAR_TLS = [
     GREETING,
     client(b"STARTTLS"),
@@ -406,6 +410,26 @@ FATES = [
     ("a message, by its server", from_server(MAILED), Fate.ACCEPTED, EventFlag.NO_ORIG, 1),
     ("a message, by its client", from_client(MAILED), Fate.UNKNOWN, EventFlag.NO_RESP, 0),
     ("TLS", whole(CLEAR_TLS), Fate.TLS, EventFlag.TLS | EventFlag.INFERRED, 0),
+    (
+        "TLS and a greeting",
+        whole([*CLEAR_TLS[:-2], HELLO, CLEAR_TLS[-1], Turn(True, KEYS + GREETED)]),
+        *(Fate.TLS, EventFlag.TLS | EventFlag.INFERRED | EventFlag.TLS_IDLE, 0),
+    ),
+    (
+        "TLS and a greeting, by its server",
+        from_server([*CLEAR_TLS[:-2], HELLO, CLEAR_TLS[-1], Turn(True, KEYS + GREETED)]),
+        *(Fate.TLS, EventFlag.TLS | EventFlag.INFERRED | EventFlag.NO_ORIG, 0),
+    ),
+    (
+        "TLS and a login",
+        whole([*CLEAR_TLS[:-2], HELLO, CLEAR_TLS[-1], Turn(True, KEYS + GREETED + GREETED)]),
+        *(Fate.TLS, EventFlag.TLS | EventFlag.INFERRED, 0),
+    ),
+    (
+        "TLS and what is none",
+        whole([*CLEAR_TLS[:-2], Turn(True, b"\x16\x03\x01\0\0"), CLEAR_TLS[-1], Turn(True, b"QUIT\r\n")]),
+        *(Fate.TLS, EventFlag.TLS | EventFlag.INFERRED, 0),
+    ),
     (
         "TLS and too little for a message",
         whole([*CLEAR_TLS, Turn(True, b"x" * (TLS_MESSAGE_BYTES - 1))]),

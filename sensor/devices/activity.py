@@ -133,6 +133,7 @@ _ADDRESS_VALID = 2_001_005
 _FLAG_NO_RESP, _FLAG_NO_ORIG = int(EventFlag.NO_RESP), int(EventFlag.NO_ORIG)
 _NOT_WHOLE = _FLAG_NO_RESP | _FLAG_NO_ORIG | _FLAG_GAP | _FLAG_MIDSTREAM
 _FLAG_BLOCKLISTED, _FLAG_DNSBL = int(EventFlag.BLOCKLISTED), int(EventFlag.DNSBL)
+_FLAG_IDLE = int(EventFlag.TLS_IDLE)
 _FATE_UNANSWERED, _FATE_REFUSED, _FATE_TLS = int(Fate.UNANSWERED), int(Fate.REFUSED), int(Fate.TLS)
 _FATE_NO_BANNER, _FATE_BANNER_ONLY, _FATE_NO_MESSAGE = (
     int(Fate.NO_BANNER),
@@ -586,6 +587,8 @@ def on_close(t: DeviceTables, row: int, event: Any) -> int:
             if event["count"] > 0:
                 count(t, row, _INFERRED, event["count"])
                 note_size(t, row, event["orig_bytes"])
+            elif flags & _FLAG_IDLE != 0:
+                count(t, row, _IDLE, 1)
             elif flags & _FLAG_NO_ORIG == 0:
                 count(t, row, _TLS_EMPTY, 1)
     elif event["resp_bytes"] > 0 or event["orig_bytes"] > 0:

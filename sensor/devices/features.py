@@ -553,4 +553,4 @@ def fill_features(t: DeviceTables, row: int, now_ns: int, f: NDArray[np.float64]
     f[Feature.NEW_SUBMISSION_SHARE] = share(day[_NEW_SUBMISSION], day[_SUBMISSION], 2.0)
     # Whoever is refused, or tries logins, has not come for nothing: each takes one such connection away.
     idle = max(day[_IDLE] - day[_REFUSALS] - day[_AUTH_OK], 0)
-    f[Feature.IDLE_SHARE] = share(idle, day[_CLOSED], 2.0) if has_text else np.nan
+    f[Feature.IDLE_SHARE] = share(idle, day[_CLOSED], 2.0) if has_text or idle > 0 else np.nan

@@ -77,7 +77,7 @@ class Count(IntEnum):
     CLOSED = 7  # outbound connections that ended (the denominator of what follows)
     UNANSWERED = 8
     REFUSED = 9
-    IDLE = 10  # ... that were captured whole and answered, and neither mail nor TLS came of it
+    IDLE = 10  # ... that were captured whole and answered, and asked for nothing, in the clear or under TLS
     TLS = 11
     CLEARTEXT = 12
     ONE_SIDED = 13

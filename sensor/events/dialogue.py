@@ -48,6 +48,7 @@ from sensor.decode.tls import find_server_name
 from sensor.decode.wire import copy_bytes, read_u8
 from sensor.events.emit import append_event, append_lower_text, append_text, fill_flow_columns
 from sensor.events.tables import MAX_PENDING, EventTables, Total
+from sensor.events.tls_records import read_client_records, skip_client_records
 from sensor.events.types import EventColumns, EventFlag, EventKind
 from sensor.hashing import mix
 from sensor.jit import i64, inner, spliced
@@ -453,6 +454,7 @@ def read_client(
             flow["flags"] = flow["flags"] | _FLAG_TLS
             emit_server_name(tables, flow, ts_ns, data, pos, end, out)
         if mode == _CLIENT_TLS:
+            read_client_records(flow, data, pos, end)
             if counts_under_tls(tables, row):
                 flow["tls_orig_bytes"] = flow["tls_orig_bytes"] + (end - pos)
             return
@@ -556,8 +558,10 @@ def skip_chunk_bytes(flow: Any, n: int) -> bool:
 def count_unread(tables: EventTables, row: int, n: int) -> None:
     """Count ``n`` bytes of the client that were not captured to what they are part of: TCP's numbers tell how many."""
     flow = tables.flows[row]
-    if flow["client_mode"] == _CLIENT_TLS and counts_under_tls(tables, row):
-        flow["tls_orig_bytes"] = flow["tls_orig_bytes"] + n
+    if flow["client_mode"] == _CLIENT_TLS:
+        skip_client_records(flow, n)
+        if counts_under_tls(tables, row):
+            flow["tls_orig_bytes"] = flow["tls_orig_bytes"] + n
     elif flow["client_mode"] == _DATA:
         flow["message_bytes"] = flow["message_bytes"] + n
 

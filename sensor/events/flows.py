@@ -43,6 +43,7 @@ from sensor.events.tables import (
     FlowState,
     Total,
 )
+from sensor.events.tls_records import has_only_greeted
 from sensor.events.transfers import begin_slot, note_mail_bytes, note_peer, report_slot
 from sensor.events.types import EventColumns, EventFlag, EventKind, Fate
 from sensor.hashing import hash_halves, mix
@@ -88,6 +89,7 @@ _KIND_OPEN, _KIND_CLOSE = int(EventKind.CONN_OPEN), int(EventKind.CONN_CLOSE)
 _FLAG_NO_RESP, _FLAG_NO_ORIG = int(EventFlag.NO_RESP), int(EventFlag.NO_ORIG)
 _FLAG_MIDSTREAM, _FLAG_INFERRED = int(EventFlag.MIDSTREAM), int(EventFlag.INFERRED)
 _FLAG_TLS, _FLAG_TCP, _FLAG_GAP = int(EventFlag.TLS), int(EventFlag.TCP), int(EventFlag.GAP)
+_FLAG_IDLE = int(EventFlag.TLS_IDLE)
 _FATE_UNANSWERED, _FATE_REFUSED, _FATE_NO_BANNER = (
     int(Fate.UNANSWERED),
     int(Fate.REFUSED),
@@ -253,6 +255,10 @@ def start_flow(
     flow["message_size"] = 0
     flow["tls_orig_bytes"] = 0
     flow["tls_resp_bytes"] = 0
+    flow["tls_left"] = 0
+    flow["tls_handshakes"] = 0
+    flow["tls_records"] = 0
+    flow["tls_asks"] = 0
     flow["vlan"] = packet["vlan"]
     flow["session"] = packet["session"]
     flow["state"] = _ATTEMPT
@@ -347,6 +353,12 @@ def close_flow(tables: EventTables, row: int, ts_ns: int, out: EventColumns) -> 
         event["flags"] = event["flags"] | _FLAG_INFERRED
         if flow["tls_orig_bytes"] >= TLS_MESSAGE_BYTES:
             event["count"] = 1
+        elif (
+            event["flags"] & (_FLAG_GAP | _FLAG_MIDSTREAM) == 0
+            and misses_nothing(orig)
+            and has_only_greeted(flow)
+        ):
+            event["flags"] = event["flags"] | _FLAG_IDLE
     if resp["packets"] == 0:
         event["flags"] = event["flags"] | _FLAG_NO_RESP
     if orig["packets"] == 0:
@@ -359,6 +371,17 @@ def close_flow(tables: EventTables, row: int, ts_ns: int, out: EventColumns) -> 
     event["resp_bytes"] = resp["payload_bytes"]
     event["duration_ns"] = max(flow["last_ns"] - flow["first_ns"], 0)
     event["syns"] = flow["syns"]
+
+
+@inner
+def misses_nothing(side: Any) -> bool:
+    """Tell whether all that a side has sent was read: nothing lies between that and its FIN, or was acknowledged."""
+    read = side["next_seq"]
+    if read < 0:
+        return False
+    has_end = side["fin"] == 0 or seq_diff(read, side["fin_seq"]) >= 0
+    # A FIN counts as a byte (RFC 9293 section 3.4).
+    return bool(has_end and (side["acked"] < 0 or seq_diff(side["acked"], read) <= 1))
 
 
 @inner

@@ -76,6 +76,10 @@ FLOW_DTYPE = np.dtype(
         ("message_size", np.int64),  # of the content that waits for the server's answer
         ("tls_orig_bytes", np.int64),
         ("tls_resp_bytes", np.int64),
+        ("tls_left", np.int32),  # of the client's record at hand (events/tls_records.py)
+        ("tls_handshakes", np.int32),  # its records of each kind
+        ("tls_records", np.int32),
+        ("tls_asks", np.int32),  # 1: it asks for something under TLS, or may do
         ("session", np.int64),
         ("orig_port", np.int32),
         ("resp_port", np.int32),

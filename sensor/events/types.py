@@ -62,6 +62,7 @@ class EventFlag(IntFlag):
     GAP = 128  # bytes are missing from the capture
     AUTHENTICATED = 256  # AUTH succeeded
     DNSBL = 512  # the query asks a DNS block list
+    TLS_IDLE = 1024  # a client that asked for no login and no mail under TLS, by its records
 
 
 class Fate(IntEnum):

@@ -38,6 +38,8 @@ SEGMENT_BYTES = 1400
 #: A SOCKS5 request with a host name (RFC 1928 section 4), and the ports of the connection that it comes by.
 CONNECT_BYTES = 30
 CONTROLLER_PORTS = (45001, 1080)
+#: Records of TLS 1.2 with a header, a nonce and a tag (RFC 5288): with EHLO and a name, and with QUIT.
+_EHLO_BYTES, _QUIT_BYTES = 56, 35
 #: The largest TLS record (RFC 8446 section 5.1).
 _RECORD_BYTES = 16384
 #: SYNs are sent again after 1 s, doubled each time (RFC 6298 section 2).
@@ -95,7 +97,7 @@ def mail_turns(shape: Shape, words: Words) -> list[Turn]:
         return [*turns, Turn(False, b"", _RST | _ACK)]
     turns += [Turn(False, b"", _SYN | _ACK), Turn(True, b"")]
     if shape.implicit_tls:
-        turns += _tls_turns(words.body)
+        turns += _tls_turns(shape.outcome, words.body)
     else:
         turns += _dialogue_turns(shape, words)
     return [*turns, Turn(True, b"", _FIN | _ACK), Turn(False, b"", _FIN | _ACK), Turn(True, b"")]
@@ -116,7 +118,7 @@ def _dialogue_turns(shape: Shape, words: Words) -> list[Turn]:
     hello = b"250-" + words.server + b"\r\n250-SIZE 35882577\r\n250-STARTTLS\r\n250 AUTH PLAIN LOGIN"
     turns += _ask(b"EHLO " + words.name, hello)
     if shape.outcome in (Outcome.TLS_MESSAGE, Outcome.TLS_EMPTY):
-        return [*turns, *_ask(b"STARTTLS", b"220 2.0.0 go ahead"), *_tls_turns(words.body)]
+        return [*turns, *_ask(b"STARTTLS", b"220 2.0.0 go ahead"), *_tls_turns(shape.outcome, words.body)]
     if shape.outcome == Outcome.LOGIN_FAILED:
         turns += _ask(b"AUTH PLAIN AHVzZXIAcGFzc3dvcmQ=", b"535 5.7.8 authentication failed")
     elif shape.outcome != Outcome.GREETED:
@@ -146,7 +148,7 @@ def _transaction_turns(shape: Shape, words: Words) -> list[Turn]:
     return turns
 
 
-def _tls_turns(body: int) -> list[Turn]:
+def _tls_turns(outcome: int, body: int) -> list[Turn]:
     """TLS 1.2 (RFC 5246): a handshake, then ``body`` bytes of records from the client, of which most are one flight."""
     turns = [
         Turn(True, _record(22, 512)),
@@ -155,6 +157,9 @@ def _tls_turns(body: int) -> list[Turn]:
         Turn(False, _record(22, 51)),
     ]
     flight = b""
+    if outcome == Outcome.TLS_EMPTY:
+        login = max(body - _EHLO_BYTES - _QUIT_BYTES, 6)
+        flight = _record(23, _EHLO_BYTES) + _record(23, login) + _record(23, _QUIT_BYTES)
     while len(flight) < body:
         flight += _record(23, max(min(_RECORD_BYTES, body - len(flight)), 6))
     return [*turns, Turn(True, flight[:body]), Turn(False, _record(23, 60))]
