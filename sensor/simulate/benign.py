@@ -75,7 +75,6 @@ def _hand_over(life: Life, t: Times, *, port: int, tls: float, body: float, goes
         refused=goes_wrong / 3,
         tls=float(life.chance(tls)),
         login=port != 25,
-        recipients=np.full(n, life.rng.integers(1, 4)),  # V: cameras and printers have up to three
     )
     # M: some have the relay's address typed in, and small resolvers ask once, at the start, and keep the answer.
     dns = Dns.NONE if life.chance(0.07) else Dns.ADDRESS
@@ -122,28 +121,15 @@ def web_cron_host(life: Life) -> None:
 
 
 def mailing_list(life: Life) -> None:
-    """Be a list host or send a newsletter: a blast to hundreds of domains within hours, again and again."""
+    """Be a list host: a weekly blast to hundreds of domains within the hour; bounces come back."""
     blast = life.whole("blast_mails", span(200, 2000, "M, SCIENCE 3"))
     n_domains = life.whole("blast_domains", span(100, 1000, "M, SCIENCE 3"))
     pool, weights = life.circle(n_domains, life.draw("freemail", share(0.2, 0.5, "M")))
     _greet(life, 0.05, _PC_NAMES)
-    period_s = life.draw("period_days", span(2, 14, "M: weekly, SCIENCE 3")) * DAY_S
-    life.usual_per_day = blast * DAY_S / period_s
-    starts = np.arange(life.rng.uniform(-period_s, 0), life.finish_s, period_s)
-    hours = life.draw("blast_hours", span(0.5, 6, "M: an hour, SCIENCE 3"))
-    takes_mail = life.chance(0.6)
-    # M: hosters allow some hundred an hour, and who has no mail server's rights and sends faster is taken for a flood.
-    lasts_s = max(hours * HOUR_S, (3.0 if takes_mail else life.draw("pause_s", span(7, 20, "M"))) * blast)
-    t = life.bursts(starts, np.full(len(starts), blast), gap_s=lasts_s / blast)
-    most = (
-        50 if life.chance(0.4) else 3
-    )  # V: Postfix puts 50 into one mail; M: most lists address each by itself
-    scatter = 0.02 if life.chance(0.5) else 0.8  # M: a newsletter is the same for all
-    _direct(
-        life, t, pool, weights, refused=(0.02, 0.08), deferred=(0.02, 0.1), recipients=most, scatter=scatter
-    )
-    if not takes_mail:  # M: answers and bounces go elsewhere
-        return
+    life.usual_per_day = blast / 7
+    starts = np.arange(life.rng.uniform(-7 * DAY_S, 0), life.finish_s, 7 * DAY_S)
+    t = life.bursts(starts, np.full(len(starts), blast), gap_s=HOUR_S / blast)
+    _direct(life, t, pool, weights, refused=(0.02, 0.08), deferred=(0.02, 0.1))
     posts = life.arrivals(life.draw("posts_per_day", span(1, 30, "M")), Rhythm.OFFICE)
     _direct(life, posts, pool, weights, refused=(0.02, 0.08), deferred=(0.02, 0.1))
     returned = t[life.rng.random(len(t)) < 0.05]
@@ -175,8 +161,10 @@ def retry_loop(life: Life) -> None:
     hours = life.draw("hours", span(0.5, 10, "M, SCIENCE 3"))
     each = life.rng.poisson(hours * 60, len(starts))
     t = life.bursts(starts, each, gap_s=life.draw("gap_s", span(40, 120, "M, SCIENCE 3")))
-    closed = Outcome.REFUSED if life.chance(0.2) else Outcome.UNANSWERED  # M: some firewalls say so
-    life.send(t, life.relay, outcome=closed, rejected=int(life.rng.integers(1, 5)))
+    servers = life.relay + life.rng.integers(
+        0, 1 + life.chance(0.2), len(t)
+    )  # one address behind the name, or two
+    life.send(t, servers, outcome=Outcome.UNANSWERED, rejected=int(life.rng.integers(1, 5)))
 
 
 def refused_client(life: Life) -> None:
@@ -267,13 +255,10 @@ def _direct(
     refused: tuple[float, float],
     deferred: tuple[float, float],
     web: float = 0.2,
-    recipients: int = 0,
-    scatter: float = 0.8,
 ) -> None:
     """Deliver like an MTA: exchanges looked up, TLS where there is some, deferred mail tried again until it goes.
 
-    ``web``: the chance that web pages, forms and orders and webmail, ask for some of it;
-    ``recipients``: the most that a mail has, 0 for as many as people write to; ``scatter``: of their sizes.
+    ``web``: the chance that web pages, forms and orders and webmail, ask for some of it.
     """
     n = len(t)
     if n == 0:
@@ -287,10 +272,10 @@ def _direct(
         listed=life.ugly("listed", share(0, 0.03, "M"))
         if life.chance(0.2)
         else 0.0,  # M: some list lists anybody
-        tls=life.draw("tls", share(0.1, 0.95, "M")),
-        recipients=recipients or life.addressees(n, life.draw("addressees", span(0.05, 1, "M"))),
+        tls=life.draw("tls", share(0.1, 0.9, "M")),
+        recipients=3,
     )
-    body = life.sizes(n, _bytes(life, life.draw("bytes", span(3_000, 60_000, "M"))), scatter)
+    body = life.sizes(n, _bytes(life, life.draw("bytes", span(3_000, 60_000, "M"))))
     life.deliver(t, domains, body=body, **fates)
     if life.chance(web):
         asked_for(life, t, body, life.draw("asked_for", share(0.1, 1, "M")))
@@ -434,12 +419,7 @@ def _person(life: Life, per_day: float, rhythm: Rhythm, accounts: int) -> None:
     # M: a forgotten or changed password, tried again and again at one provider.
     wrong = life.ugly("login_failed", share(0, 0.03, "M"))
     fates = life.dialogues(
-        n,
-        login_failed=wrong,
-        unanswered=0.005,
-        tls=1.0 if life.chance(0.9) else 0.2,
-        login=True,
-        recipients=life.addressees(n, life.draw("addressees", span(0.1, 2, "M"))),
+        n, login_failed=wrong, unanswered=0.005, tls=1.0 if life.chance(0.9) else 0.2, login=True
     )
     life.send(t, servers, port=_port(life), body=life.sizes(n, _bytes(life, 25_000), 1.5), **fates)
     if life.chance(
@@ -483,7 +463,7 @@ def mail_monitor(life: Life) -> None:
     gap_s = min(life.draw("gap_s", span(0.02, 5, "M: one after the other, or all at once")), period_s / n)
     everyone = np.arange(len(life.internet.domain_word))
     domains = life.pick_domains(n, everyone, life.internet.domain_weight)
-    submits = life.rng.random(n) < life.draw("submission", share(0, 1, "M"))
+    submits = life.rng.random(n) < life.draw("submission", share(0, 0.5, "M"))
     servers = np.where(
         submits,
         life.rng.choice(life.internet.providers, n),
@@ -495,9 +475,9 @@ def mail_monitor(life: Life) -> None:
     t, server, submits = t[known], server[known], np.tile(submits, len(sweeps))[known]
     life.usual_per_day = len(t) * DAY_S / max(life.finish_s - life.begin_s, HOUR_S)
     # M: some read certificates, where there is TLS.
-    is_tls = life.rng.random(len(t)) < (life.draw("tls", share(0.3, 1, "M")) if life.chance(0.4) else 0.0)
+    is_tls = life.rng.random(len(t)) < (life.draw("tls", share(0.3, 1, "M")) if life.chance(0.15) else 0.0)
     is_down = life.rng.random(len(t)) < life.ugly("unanswered", share(0, 0.05, "M"))
-    outcome = np.where(is_down, Outcome.UNANSWERED, np.where(is_tls, Outcome.TLS_IDLE, Outcome.GREETED))
+    outcome = np.where(is_down, Outcome.UNANSWERED, np.where(is_tls, Outcome.TLS_EMPTY, Outcome.GREETED))
     life.send(
         t,
         server,
@@ -519,34 +499,15 @@ def vulnerability_scanner(life: Life) -> None:
 
 
 def developer(life: Life) -> None:
-    """Be a developer's machine: a program under test sends the same mail in a loop to a test provider.
-
-    Or it delivers, to a few addresses, with a queue of its own.
-    """
+    """Be a developer's machine: a program under test sends the same mail in a loop to a test provider."""
     _own_relay(life)
     _greet(life, 0.6, _PC_NAMES)
     runs = life.arrivals(life.draw("runs_per_day", span(0.3, 6, "M")), Rhythm.OFFICE)
     sizes = life.rng.poisson(life.draw("mails_per_run", span(2, 60, "M")), len(runs)) + 1
     t = life.bursts(runs, sizes, gap_s=life.draw("gap_s", span(0.5, 20, "M")))
-    others = life.rng.choice(life.internet.providers, int(life.rng.integers(0, 3)))
-    at_others = t[life.rng.random(len(t)) < (0.3 if len(others) else 0.0)]
-    # M: what fails is the provider at hand, and the others are those that worked before.
-    wrong = life.ugly("login_failed", share(0, 0.4, "M"))
-    tls = life.draw("tls", share(0, 1, "M"))
-    for times, servers, failing in (
-        (np.setdiff1d(t, at_others), np.array([life.relay]), wrong),
-        (at_others, others, 0.01),
-    ):
-        n = len(times)
-        if n:
-            fates = life.dialogues(n, login_failed=failing, refused=0.05, tls=tls, login=True)
-            body = life.sizes(n, _bytes(life, 3_000))
-            life.send(times, life.rng.choice(servers, n), port=587, body=body, **fates)
-    if life.chance(0.2):  # M: a mailer with a queue of its own, tried on a few addresses
-        tries = life.arrivals(life.draw("tries_per_day", span(0.3, 10, "M")), Rhythm.OFFICE)
-        everyone = np.arange(len(life.internet.domain_word))
-        pool = life.pick_domains(life.whole("tried", span(1, 6, "M")), everyone, life.internet.domain_weight)
-        _direct(life, tries, pool, np.ones(len(pool)), refused=(0.05, 0.5), deferred=(0.02, 0.2), web=0.0)
+    wrong = life.ugly("login_failed", share(0, 0.3, "M"))
+    fates = life.dialogues(len(t), login_failed=wrong, refused=0.05, tls=float(life.chance(0.5)), login=True)
+    life.send(t, life.relay, port=587, body=life.sizes(len(t), _bytes(life, 3_000)), **fates)
     _person_beside(life)
 
 
@@ -620,7 +581,7 @@ MIXES: Final[dict[str, dict[str, float]]] = {
         "new_small_server": 0.015,
         "new_mail_server": 0.005,
         "monitoring": 0.01,
-        "mail_monitor": 0.002,
+        "mail_monitor": 0.001,
     },
     "office": {
         "silent": 0.28,
@@ -638,7 +599,7 @@ MIXES: Final[dict[str, dict[str, float]]] = {
         "web_shop": 0.015,
         "mailing_list": 0.01,
         "monitoring": 0.015,
-        "mail_monitor": 0.01,
+        "mail_monitor": 0.005,
         "vulnerability_scanner": 0.01,
         "developer": 0.02,
         "saas_agent": 0.015,
@@ -656,19 +617,10 @@ MIXES: Final[dict[str, dict[str, float]]] = {
         "retry_loop": 0.015,
         "refused_client": 0.01,
         "new_mail_server": 0.01,
-        "mail_monitor": 0.002,
     },
 }
 #: Devices that look most like bots; a cold capture has at least one of these.
-BOT_LIKE: Final = (
-    "mail_server",
-    "web_shop",
-    "new_small_server",
-    "mailing_list",
-    "web_cron_host",
-    "mail_monitor",
-    "developer",
-)
+BOT_LIKE: Final = ("mail_server", "web_shop", "new_small_server", "mailing_list", "web_cron_host")
 #: Devices that the family of hijacked senders hijacks.
 SENDERS: Final = (
     "mail_server",

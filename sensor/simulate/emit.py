@@ -54,7 +54,7 @@ _TEXTS = ("name", "sender", "other", "server")
 _MAIL_PORTS = (25, 465, 587, 2525)
 _BASE_HALF_RTT_NS = 10_000_000
 _BASE_BODY = 3000
-_BASE_BODIES = {Outcome.TLS_EMPTY: 300, Outcome.TLS_IDLE: 90}
+_BASE_TLS_EMPTY_BODY = 300
 _DELTA = 8
 _ORIG_PORT, _RESP_PORT, _DNS_PORT = 40_001, 25, 53
 _WORDS = {
@@ -203,7 +203,7 @@ def _words_of(shape: Shape) -> dict[str, bytes]:
 
 
 def _base_body(number: int) -> int:
-    return _BASE_BODIES.get(Outcome(unpack_shape(number).outcome), _BASE_BODY)
+    return _BASE_TLS_EMPTY_BODY if unpack_shape(number).outcome == Outcome.TLS_EMPTY else _BASE_BODY
 
 
 def _probe_ends(*, is_v6: bool) -> NDArray[Any]:

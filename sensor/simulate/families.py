@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 #: Bots open a connection and ask again for what they asked a minute ago: their own resolvers keep little [M].
 _BOT_CACHE_S = 60.0
-_RECIPIENTS = span(1, 30, "V: 2.1: 10.7 and 28.7 recipients a mail")
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,6 @@ def _dialect(life: Life, *, remote: bool) -> NDArray[np.int64]:
         for _ in range(int(life.rng.integers(1, 5)))
     ]
     names = hosts if remote and life.chance(0.6) else [odd[int(life.rng.integers(0, len(odd)))]]
-    if life.chance(0.1):  # M: another one for each mail
-        names = [b"host-%X" % int(life.rng.integers(1 << 24)) for _ in range(40)]
     return np.array([life.name(name) for name in names], dtype=np.int64)
 
 
@@ -151,7 +148,7 @@ def _spam(
         tls=life.draw("tls", share(0.6, 1.0, "M"))
         if craft.uses_tls
         else life.draw("tls", share(0.0, 0.3, "M")),
-        recipients=life.per_mail(_RECIPIENTS),
+        recipients=int(life.rng.integers(1, 6)),
     )
     names = _dialect(life, remote=remote)
     life.deliver(
@@ -168,29 +165,6 @@ def _spam(
     )
 
 
-def _through_relay(life: Life, t: Times, dns: Dns) -> None:
-    """Hand spam to a provider's server that takes mail of its customers without a login."""
-    relay = life.relay if life.relay >= 0 else int(life.rng.choice(life.internet.providers))
-    fates = life.dialogues(
-        len(t),
-        refused=life.draw("refused", share(0.0, 0.2, "M: relays take most, and return it later")),
-        content_refused=0.05,
-        recipients=life.per_mail(_RECIPIENTS),
-    )
-    names = _dialect(life, remote=False)
-    life.send(
-        t,
-        relay,
-        port=25,
-        dns=dns,
-        body=_spam_sizes(life, len(t)),
-        helo=life.rng.choice(names, len(t)),
-        sender=life.internet.domain_word[life.rng.integers(0, len(life.internet.domain_word), len(t))],
-        cache_s=_BOT_CACHE_S,
-        **fates,
-    )
-
-
 def thingbot(life: Life, craft: Craft) -> None:
     """F1: one to ten mails a day, in bursts of minutes, to freemail."""
     per_day = life.draw("mails_per_day", span(1, 10, "V: Proofpoint 2014"))
@@ -201,9 +175,6 @@ def thingbot(life: Life, craft: Craft) -> None:
     pool, weights = _operators(life, int(life.rng.integers(1, 7)))
     t = craft.pace(life, t)
     dns = Dns.ADDRESS if life.chance(0.5) else craft.dns(Dns.NONE)
-    if life.chance(0.1):  # V: cyren 2007: where port 25 is blocked, bots go through the provider's own server
-        _through_relay(life, t, dns)
-        return
     _spam(
         life,
         craft,
@@ -229,9 +200,7 @@ def proxym(life: Life, craft: Craft) -> None:
     port = int(life.rng.choice([25, 465, 587]))
     tls = 1.0 if port == 465 or craft.uses_tls else life.draw("tls", share(0.0, 0.7, "M"))
     n = len(t)
-    fates = life.dialogues(
-        n, login_failed=failed, refused=0.05, tls=tls, login=True, recipients=life.per_mail(_RECIPIENTS)
-    )
+    fates = life.dialogues(n, login_failed=failed, refused=0.05, tls=tls, login=True, recipients=10)
     dns = Dns.ADDRESS if life.chance(0.5) or craft.looks_up else Dns.NONE  # V: 2.2: A look-up 50 %
     life.send(
         t,
@@ -349,9 +318,7 @@ def stolen_accounts(life: Life, craft: Craft) -> None:
     failed = life.draw("login_failed", share(0.05, 0.4, "M")) * (0.25 if craft.is_clean else 1.0)
     n = len(t)
     port, tls = _submission(life, share(0.7, 1, "M"))
-    fates = life.dialogues(
-        n, login_failed=failed, refused=0.03, tls=tls, login=True, recipients=life.per_mail(_RECIPIENTS)
-    )
+    fates = life.dialogues(n, login_failed=failed, refused=0.03, tls=tls, login=True, recipients=3)
     dns = Dns.ADDRESS if life.chance(0.7) or craft.looks_up else Dns.NONE
     life.send(
         t,
@@ -397,14 +364,12 @@ def hijacked_sender(life: Life, craft: Craft) -> None:
     refused = min(0.03 * life.draw("refused_times", span(3, 10, "V: 2.2")), 0.6)
     if craft.is_clean:
         refused *= 0.25
-    most = life.per_mail(_RECIPIENTS)
     if life.relay >= 0:
-        tls = float(life.chance(0.8))
-        fates = life.dialogues(n, refused=refused, tls=tls, login=True, recipients=most)
+        fates = life.dialogues(n, refused=refused, tls=float(life.chance(0.8)), login=True, recipients=4)
         life.send(t, life.relay, port=587, body=_spam_sizes(life, n), **fates)
         return
     fates = life.dialogues(
-        n, refused=refused, deferred=0.05, content_refused=0.03, tls=0.5, listed=0.15, recipients=most
+        n, refused=refused, deferred=0.05, content_refused=0.03, tls=0.5, listed=0.15, recipients=4
     )
     everyone = np.arange(len(life.internet.domain_word))
     domains = life.pick_domains(n, everyone, life.internet.domain_weight)
@@ -450,7 +415,7 @@ def open_relay(life: Life, craft: Craft) -> None:
         deferred=0.08,
         listed=0.3,
         tls=0.3 if craft.uses_tls else 0.1,
-        recipients=life.per_mail(_RECIPIENTS),
+        recipients=8,
     )
     life.deliver(out, domains, Dns.EXCHANGE, body=_spam_sizes(life, len(out)), cache_s=CACHE_S, **fates)
 

@@ -31,7 +31,6 @@ N_PUBLIC_RESOLVERS: Final = 4
 N_CONTROLLERS: Final = 300
 N_WEB_SERVERS: Final = 400
 _FREEMAIL_SERVERS = (8, 40)  # per operator: SCIENCE 2.2, F3: 20-150 addresses at 3-6 operators
-_PROVIDER_SERVERS = (1, 1, 1, 2, 2, 4)  # M: behind the name of a provider's submission server
 _SERVERS_PER_BLOCK = 8
 _FIRST_ADDRESS = 0xFFFF << 32 | 0xC6120000
 _N_BLOCKS = 512
@@ -49,8 +48,7 @@ class Internet:
     domain_first: Ints  # i8[n_domains]: its exchanges are servers ``first``, ``first + 1``, ...
     domain_count: Ints
     domain_weight: NDArray[np.float64]  # how much of the world's mail goes there
-    providers: Ints  # i8[n]: submission servers, each the first of those behind one name
-    n_behind: Ints  # i8[n_servers]: of such a first one, how many there are; 1 of all others
+    providers: Ints  # i8[n]: submission servers
     resolvers: Ints  # public resolvers
     controllers: Ints
     web_servers: Ints  # what ordinary look-ups are about
@@ -70,10 +68,6 @@ class Internet:
         spread = (domains * 7919 + epoch * 104_729) % self.domain_count[domains]
         return self.domain_first[domains] + spread
 
-    def behind(self, servers: Ints, epoch: Ints) -> Ints:
-        """Return the servers that the names of ``servers``, i8[n], lead to: of several, another one in each epoch."""
-        return servers + (servers * 7919 + epoch * 104_729) % self.n_behind[servers]
-
 
 class _Builder:
     """Servers in the making."""
@@ -86,7 +80,6 @@ class _Builder:
         self.names: list[int] = []
         self._free = iter(rng.permutation(_N_BLOCKS).tolist())
         self._stray: list[int] = [next(self._free) for _ in range(200)]
-        self._taken: set[tuple[int, int]] = set()
 
     def word(self, text: str) -> int:
         self.words.append(text.encode())
@@ -105,22 +98,10 @@ class _Builder:
 
     def stray(self, name: str) -> int:
         """Add one server among those of others; return it."""
-        return self.pool(name, 1)
-
-    def pool(self, name: str, n: int) -> int:
-        """Add ``n`` servers of one name, side by side among those of others; return the first."""
-        while True:
-            block, host = int(self.rng.choice(self._stray)), int(self.rng.integers(1, 255 - n))
-            places = [(block, host + k) for k in range(n)]
-            if self._taken.isdisjoint(places):
-                break
-        self._taken.update(places)
-        word = self.word(name) if name else -1
-        for _, host in places:
-            self.blocks.append(block)
-            self.hosts.append(host)
-            self.names.append(word)
-        return len(self.blocks) - n
+        self.blocks.append(int(self.rng.choice(self._stray)))
+        self.hosts.append(int(self.rng.integers(1, 255)))
+        self.names.append(self.word(name) if name else -1)
+        return len(self.blocks) - 1
 
 
 def make_internet(seed: int) -> Internet:
@@ -149,15 +130,12 @@ def make_internet(seed: int) -> Internet:
             first.append(make.stray(f"mail.domain{k}.example"))
             count.append(1)
         weight.append(float(popularity[k]))
-    sizes = rng.choice(_PROVIDER_SERVERS, N_PROVIDERS)
-    providers = [make.pool(f"smtp.provider{k}.example", int(n)) for k, n in enumerate(sizes)]
+    providers = [make.stray(f"smtp.provider{k}.example") for k in range(N_PROVIDERS)]
     resolvers = [make.stray(f"dns{k}.resolver.example") for k in range(N_PUBLIC_RESOLVERS)]
     controllers = [make.stray("") for _ in range(N_CONTROLLERS)]
     web_servers = [make.stray("") for _ in range(N_WEB_SERVERS)]
 
     n = len(make.blocks)
-    n_behind = np.ones(n, dtype=np.int64)
-    n_behind[providers] = sizes
     blocks, hosts = np.array(make.blocks), np.array(make.hosts)
     endpoints = np.zeros(2 * n, dtype=ENDPOINT_DTYPE)
     endpoints["lo"][:n] = _FIRST_ADDRESS + blocks * 256 + hosts
@@ -179,7 +157,6 @@ def make_internet(seed: int) -> Internet:
         domain_count=np.array(count),
         domain_weight=weights,
         providers=np.array(providers),
-        n_behind=n_behind,
         resolvers=np.array(resolvers),
         controllers=np.array(controllers),
         web_servers=np.array(web_servers),

@@ -130,12 +130,6 @@ class Life:
     finish_s: float = 0.0
     _parts: list[NDArray[Any]] = field(default_factory=list)
     _n_ports: int = 0
-    _turns_s: float = CACHE_S  # how long a name leads it to the same one of several servers
-
-    def __post_init__(self) -> None:
-        self._turns_s = float(
-            self.rng.choice([60.0, 300.0, CACHE_S])
-        )  # M: answers come in another order each time
 
     # Parameters.
 
@@ -266,8 +260,6 @@ class Life:
             return
         self.has_mail = True
         servers = np.broadcast_to(np.asarray(servers, dtype=np.int64), n)
-        if dns != Dns.NONE or self.is_spam:  # else somebody has typed in an address
-            servers = self.internet.behind(servers, (t // self._turns_s).astype(np.int64) + self.host.number)
         outcome, is_tls, octets = self._under_tls(outcome, body, n)
         port = np.broadcast_to(np.asarray(port), n)
         if dns != Dns.NONE:
@@ -311,16 +303,14 @@ class Life:
         of a few lines makes no more than that, and passes for none.
         """
         outcome = np.broadcast_to(np.asarray(outcome), n)
-        is_idle = outcome == Outcome.TLS_IDLE
-        is_tls = (outcome == Outcome.TLS_MESSAGE) | (outcome == Outcome.TLS_EMPTY) | is_idle
+        is_tls = (outcome == Outcome.TLS_MESSAGE) | (outcome == Outcome.TLS_EMPTY)
         drawn = np.broadcast_to(np.asarray(body, dtype=np.int64), n)
         login, transaction = self.rng.integers(120, 400, n), self.rng.integers(150, 300, n)
         octets = np.where(is_tls, login, drawn) + np.where(
             outcome == Outcome.TLS_MESSAGE, transaction + drawn, 0
         )
-        octets = np.where(is_idle, self.rng.integers(70, 110, n), octets)
         told = np.where(octets + TLS_KEY_BYTES >= TLS_MESSAGE_BYTES, Outcome.TLS_MESSAGE, Outcome.TLS_EMPTY)
-        return np.where(is_tls & ~is_idle, told, outcome), is_tls, octets
+        return np.where(is_tls, told, outcome), is_tls, octets
 
     def receive(self, t: Times, servers: Ints, *, outcome: Any = Outcome.ACCEPTED, body: Any = 4000) -> None:
         """Take mail in from servers outside."""
@@ -488,14 +478,13 @@ class Life:
         listed: float = 0.0,
         tls: float = 0.0,
         login: bool = False,
-        recipients: int | Ints = 1,
+        recipients: int = 1,
         syns: int = 3,
     ) -> dict[str, Any]:
         """Draw how ``n`` connections go, as arguments of ``send``.
 
         All are shares of the connections but ``listed`` (of those that are refused) and ``tls`` (of those that
-        get as far as a greeting). Each has 1 to ``recipients`` recipients, or as many as i8[n] says; ``syns`` are sent
-        again unanswered.
+        get as far as a greeting). Each has 1 to ``recipients`` recipients; ``syns`` are sent again unanswered.
         """
         shares = np.array([unanswered, banned, login_failed, refused, deferred, content_refused])
         place = np.searchsorted(np.cumsum(shares), self.rng.random(n), side="right")
@@ -505,39 +494,20 @@ class Life:
                 *(Outcome.DEFERRED, Outcome.CONTENT_REFUSED, Outcome.ACCEPTED),
             ]
         )
+        is_refused = place == 3
         in_tls = (self.rng.random(n) < tls) & (place >= 2)
         outcome = outcomes[place]
         outcome = np.where(in_tls, np.where(place >= 5, Outcome.TLS_MESSAGE, Outcome.TLS_EMPTY), outcome)
-        each = np.minimum(recipients, MAX_RECIPIENTS)
-        if isinstance(recipients, int):
-            each = self.rng.integers(1, recipients + 1, n) if recipients > 1 else np.ones(n, dtype=np.int64)
-        # M: a server refuses one recipient, whom it does not know, as often as all of them, for the client's sake.
-        lost = np.where(place == 3, np.where(self.rng.random(n) < 0.5, 1, each), 0)
+        each = self.rng.integers(1, recipients + 1, n) if recipients > 1 else np.ones(n, dtype=np.int64)
         return {
             "outcome": outcome,
-            "accepted": each - lost,
-            "rejected": np.where(outcome == Outcome.UNANSWERED, syns, lost),
+            "accepted": np.where(is_refused, 0, each),
+            "rejected": np.where(outcome == Outcome.UNANSWERED, syns, np.where(is_refused, each, 0)),
             "listed": (self.rng.random(n) < listed).astype(np.int64),
             "login": int(login),
         }
 
-    def per_mail(self, most: Range) -> int:
-        """Draw how many recipients a campaign's mails have at most: 1 for half of all campaigns [M]."""
-        return 1 if self.chance(0.5) else min(self.whole("recipients", most), MAX_RECIPIENTS)
-
-    def addressees(self, n: int, more: float) -> Ints:
-        """Draw how many recipients each of ``n`` mails has: one and ``more`` on average, and of a circular many [M]."""
-        few = self.rng.geometric(1 / (1 + more), n)
-        many = self.rng.integers(10, 41, n)
-        drawn: Ints = np.where(self.rng.random(n) < self.draw("circulars", share(0, 0.04, "M")), many, few)
-        return drawn
-
     def sizes(self, n: int, typical: float, scatter: float = 0.8) -> Ints:
-        """Draw sizes of messages, in bytes. Many devices send two kinds of mail, one for a while and then the other."""
-        logarithms = self.rng.normal(np.log(typical), scatter, n)
-        if not self.is_spam and self.chance(0.4):
-            other = self.rng.normal(0, 2)
-            changes = self.rng.random(n) < 1 / self.draw("mails_of_a_kind", span(1, 50, "M"))
-            logarithms += other * (np.cumsum(changes) % 2)
-        drawn: Ints = np.clip(np.exp(logarithms), 200, 3e7).astype(np.int64)
+        """Draw sizes of messages, in bytes."""
+        drawn: Ints = np.clip(np.exp(self.rng.normal(np.log(typical), scatter, n)), 200, 3e7).astype(np.int64)
         return drawn

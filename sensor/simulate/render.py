@@ -38,7 +38,6 @@ SEGMENT_BYTES = 1400
 #: A SOCKS5 request with a host name (RFC 1928 section 4), and the ports of the connection that it comes by.
 CONNECT_BYTES = 30
 CONTROLLER_PORTS = (45001, 1080)
-_TLS_OUTCOMES = (Outcome.TLS_MESSAGE, Outcome.TLS_EMPTY, Outcome.TLS_IDLE)
 #: Records of TLS 1.2 with a header, a nonce and a tag (RFC 5288): with EHLO and a name, and with QUIT.
 _EHLO_BYTES, _QUIT_BYTES = 56, 35
 #: The largest TLS record (RFC 8446 section 5.1).
@@ -118,7 +117,7 @@ def _dialogue_turns(shape: Shape, words: Words) -> list[Turn]:
     turns = [Turn(False, b"220 " + words.server + b" ESMTP\r\n", _ACK | _PSH)]
     hello = b"250-" + words.server + b"\r\n250-SIZE 35882577\r\n250-STARTTLS\r\n250 AUTH PLAIN LOGIN"
     turns += _ask(b"EHLO " + words.name, hello)
-    if shape.outcome in _TLS_OUTCOMES:
+    if shape.outcome in (Outcome.TLS_MESSAGE, Outcome.TLS_EMPTY):
         return [*turns, *_ask(b"STARTTLS", b"220 2.0.0 go ahead"), *_tls_turns(shape.outcome, words.body)]
     if shape.outcome == Outcome.LOGIN_FAILED:
         turns += _ask(b"AUTH PLAIN AHVzZXIAcGFzc3dvcmQ=", b"535 5.7.8 authentication failed")
@@ -158,10 +157,9 @@ def _tls_turns(outcome: int, body: int) -> list[Turn]:
         Turn(False, _record(22, 51)),
     ]
     flight = b""
-    if outcome != Outcome.TLS_MESSAGE:
-        if outcome == Outcome.TLS_EMPTY:
-            flight = _record(23, _EHLO_BYTES)
-        flight += _record(23, max(body - len(flight) - _QUIT_BYTES, 6)) + _record(23, _QUIT_BYTES)
+    if outcome == Outcome.TLS_EMPTY:
+        login = max(body - _EHLO_BYTES - _QUIT_BYTES, 6)
+        flight = _record(23, _EHLO_BYTES) + _record(23, login) + _record(23, _QUIT_BYTES)
     while len(flight) < body:
         flight += _record(23, max(min(_RECORD_BYTES, body - len(flight)), 6))
     return [*turns, Turn(True, flight[:body]), Turn(False, _record(23, 60))]

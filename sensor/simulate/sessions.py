@@ -46,7 +46,6 @@ class Outcome(IntEnum):
     CONTENT_REFUSED = 7  # 554 to the content
     TLS_MESSAGE = 8  # STARTTLS, or TLS from the first byte; large enough for a message
     TLS_EMPTY = 9  # ... and not
-    TLS_IDLE = 10  # EHLO and QUIT under TLS
 
 
 class View(IntEnum):
