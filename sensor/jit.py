@@ -57,10 +57,13 @@ def _sources(module: str) -> list[Path]:
 
 
 def _source_digest(module: str) -> str:
-    """Return a digest over the sources of a module's kernels, and over what compiles them."""
+    """Return a digest over the sources of a module's kernels, and over what compiles them.
+
+    And over where these lie and since when: numba uses nothing that it compiled from another path, or at another time.
+    """
     digest = hashlib.sha256(f"{sys.version_info[:3]} {numba.__version__} {np.__version__}".encode())
     for path in _sources(module):
-        digest.update(path.name.encode())
+        digest.update(f"{path} {path.stat().st_mtime_ns}".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -128,6 +128,15 @@ def test_without_a_word_it_is_the_users_cache(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.usefixtures("base")
+def test_the_same_sources_elsewhere_or_written_anew_have_another_directory(package: Path) -> None:
+    """Numba would compile them again: what lies there already is of no use, and the user is to be told."""
+    elsewhere = directory_of(package)
+    assert elsewhere != directory_of()
+    os.utime(package / "decode" / "wire.py", ns=(1, 1))
+    assert directory_of(package) != elsewhere
+
+
+@pytest.mark.usefixtures("base")
 def test_bounds_checks_have_a_directory_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SENSOR_BOUNDSCHECK", "1")
     checked = directory_of()
